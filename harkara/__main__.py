@@ -1,0 +1,5 @@
+"""`python -m harkara` is the same as `harkara`."""
+
+from harkara.cli import main
+
+main()

@@ -1,0 +1,144 @@
+"""Turns commands to send something into messages in the right lane of their number.
+
+takes: `cmd.message.send`
+says: message.queued, .suppressed; publishes `work.send.<sender>.<lane>`
+retries: while the database is away
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from uuid import UUID
+
+import msgspec
+
+from harkara.actors.enrollment import entity_id
+from harkara.actors.ticker import WAKE_SEND
+from harkara.bus.messages import Delivery, Outgoing
+from harkara.bus.outcomes import Done, Drop, Outcome
+from harkara.bus.publisher import Publisher
+from harkara.bus.schedule import Schedule
+from harkara.schemas.base import Message
+from harkara.schemas.commands import SendMessage
+from harkara.schemas.content import Content
+from harkara.schemas.events import MessageQueued, MessageSuppressed
+from harkara.schemas.work import Send
+from harkara.storage import dispatching
+from harkara.storage.dispatching import NewMessage, Recipient
+from harkara.storage.storage import Storage
+from harkara.templating import TemplateFault, compiled, variables
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a command: a message with its finished content, kept back if there is a reason; or a refusal."""
+
+    content: Content | None = None
+    suppressed: str | None = None
+    refused: str | None = None
+
+
+def decide(command: SendMessage, recipient: Recipient) -> Decision:
+    """Whether a message may be queued, and what it says once the contact's variables are filled in."""
+    if not recipient.sender_found:
+        return Decision(refused=f"sender_id: there is no sender {command.sender_id}")
+    if recipient.phone is None:
+        return Decision(refused="contact_id: the contact is not there, or has no phone")
+    known = variables(
+        name=recipient.name,
+        phone=recipient.phone,
+        locale=recipient.locale,
+        attributes=recipient.attributes,
+    )
+    try:
+        content = command.content.map_texts(lambda text: compiled(text)(known))
+    except TemplateFault as fault:
+        return Decision(refused=f"content: {fault}")
+    if faults := content.faults(rendered=True):
+        return Decision(refused="; ".join(f"{path}: {message}" for path, message in faults))
+    if recipient.opted_out:
+        return Decision(content, suppressed="opted_out")
+    if command.lane == "marketing" and not recipient.consents_to_marketing:
+        return Decision(content, suppressed="no_consent")
+    return Decision(content)
+
+
+class Dispatcher:
+    """Writes the message row, then the work: a crash between them is mended by the command's redelivery."""
+
+    name: ClassVar[str] = "dispatcher"
+    takes: ClassVar[tuple[type[Message], ...]] = (SendMessage,)
+    retries: ClassVar[Schedule] = Schedule.seconds(1, 5, 30, 120, 600, 3600, 21600)
+    batch: ClassVar[int] = 200
+    in_flight: ClassVar[int] = 2
+
+    def __init__(self, storage: Storage, publisher: Publisher) -> None:
+        self._storage, self._publisher = storage, publisher
+
+    async def handle(self, batch: Sequence[Delivery[SendMessage]]) -> Sequence[Outcome]:
+        """Queue each message, or say why it can't be."""
+        async with self._storage.batch({d.tenant for d in batch}) as con:
+            wanted = [_wanted(d) for d in batch]
+            recipients = await dispatching.recipients(con, wanted)
+            decisions = [decide(d.message, recipient) for d, recipient in zip(batch, recipients, strict=True)]
+            new = [
+                _row(d, recipient, decision)
+                for d, recipient, decision in zip(batch, recipients, decisions, strict=True)
+                if decision.content is not None
+            ]
+            await dispatching.queue(con, new)
+        rows = {n.id: n for n in new}
+        for tenant, sender_id, lane in {(d.tenant, d.message.sender_id, d.message.lane) for d in batch}:
+            self._publisher.wake(WAKE_SEND, f"{tenant} {sender_id} {lane}".encode())
+        return [
+            Drop(decision.refused) if decision.refused else _queued(d, rows[entity_id(d)], decision)
+            for d, decision in zip(batch, decisions, strict=True)
+        ]
+
+
+def _wanted(d: Delivery[SendMessage]) -> tuple[str, UUID, UUID | None, str | None]:
+    command = d.message
+    return d.tenant, UUID(command.sender_id), UUID(command.contact_id) if command.contact_id else None, command.to
+
+
+def _row(d: Delivery[SendMessage], recipient: Recipient, decision: Decision) -> NewMessage:
+    return NewMessage(
+        entity_id(d),
+        d.tenant,
+        recipient.contact_id,
+        UUID(d.message.sender_id),
+        d.message.lane,
+        recipient.phone or "",
+        _encode(decision.content).decode(),
+        "suppressed" if decision.suppressed else "queued",
+        decision.suppressed,
+        d.cause or d.id,
+        d.at,
+    )
+
+
+def _queued(d: Delivery[SendMessage], row: NewMessage, decision: Decision) -> Outcome:
+    id_, cause = str(row.id), row.cause
+    fields: dict[str, Any] = {
+        "id": id_,
+        "contact_id": str(row.contact_id) if row.contact_id else None,
+        "sender_id": d.message.sender_id,
+    }
+    if decision.suppressed:
+        event = MessageSuppressed(**fields, reason=decision.suppressed)
+        return Done((Outgoing(event, d.tenant, f"{id_}.suppressed", cause),))
+    work = Send(
+        message_id=id_,
+        sender_id=d.message.sender_id,
+        lane=d.message.lane,
+        contact_id=fields["contact_id"],
+        to=row.to,
+        due_at=d.at,
+        content=decision.content,
+    )
+    queued = Outgoing(MessageQueued(**fields), d.tenant, f"{id_}.queued", cause)
+    return Done((Outgoing(work, d.tenant, id_, cause), queued))

@@ -1,0 +1,295 @@
+"""One connection to the broker that never gives up; the only file that knows nats-py's insides.
+
+nats-py closes for good on some errors, its read loop can die silently, and its publish and subscribe calls cost more
+than the work they carry. So a link watches its client, replaces it when it is closed, writes bytes straight into its
+buffer and takes messages straight from its parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from loguru import logger
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from harkara.bus.errors import Unavailable
+from harkara.bus.tasks import end, heed_cancellation
+
+Incoming = Callable[[Msg], None]
+
+_RECONNECT_WAIT_S = 0.2
+_WATCH_EVERY_S = 3.0
+_ROUND_TRIP_S = 3.0
+_LONGEST_REDIAL_WAIT_S = 5.0
+_PENDING_BYTES = 64 * 1024 * 1024
+
+
+class _Straight(asyncio.Queue[Msg]):
+    """Stands where nats-py queues a subscription's messages and hands each one on at once, without a task between."""
+
+    def __init__(self, on: Incoming) -> None:
+        super().__init__()
+        self._on = on
+
+    def put_nowait(self, item: Msg) -> None:
+        # An exception here would end nats-py's read loop, and with it every other subscription.
+        try:
+            self._on(item)
+        except Exception as error:
+            logger.opt(exception=error).error("Taking a message from the broker failed")
+
+
+@dataclass(eq=False, slots=True)
+class Listener:
+    """A subscription that outlives reconnections and replaced clients."""
+
+    link: Link
+    subject: str
+    on: Incoming
+    sub: Any = field(default=None)
+
+    async def close(self) -> None:
+        """End it; messages already on their way are still handed on before this returns."""
+        await self.link.forget(self)
+
+
+class Link:
+    """A connection that stays: to write, to listen, to ask. Made by `Link.open`."""
+
+    def __init__(self, url: str, creds: str | None, name: str) -> None:
+        self._options: dict[str, Any] = {
+            "servers": url.split(","),
+            "name": name,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": _RECONNECT_WAIT_S,
+            "connect_timeout": 2,
+            "pending_size": _PENDING_BYTES,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_down,
+            "reconnected_cb": self._on_up,
+            "closed_cb": self._on_closed,
+            **({"user_credentials": creds} if creds else {}),
+        }
+        self._where = ", ".join(without_secrets(one) for one in url.split(","))
+        self._client: Any = None
+        self._listeners: list[Listener] = []
+        self._up = asyncio.Event()
+        self._look_now = asyncio.Event()
+        self._refused = asyncio.Event()
+        self._last_error = ""
+        self._closing = False
+        self._watch: asyncio.Task[None] | None = None
+        #: Called after each time the connection came back; must not raise or wait.
+        self.on_up: list[Callable[[], None]] = []
+
+    @classmethod
+    async def open(cls, url: str, creds: str | None, name: str, within_s: float) -> Link:
+        """Connect. Raises Unavailable, in one line, when nobody answers for `within_s` seconds or we are refused."""
+        link = cls(url, creds, name)
+        dialling = asyncio.create_task(link._dial())
+        refused = asyncio.create_task(link._refused.wait())
+        await asyncio.wait({dialling, refused}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        refused.cancel()
+        if not dialling.done():
+            await end(dialling)
+            raise Unavailable(link._why_not())
+        try:
+            dialling.result()
+        except ImportError as error:
+            raise Unavailable("NATS_CREDS needs one package more: pip install 'nats-py[nkeys]'") from error
+        except (nats_errors.Error, OSError, ValueError) as error:
+            text = f"cannot connect to NATS at {link._where}: {error}; check NATS_URL and NATS_CREDS"
+            raise Unavailable(text) from error
+        link._watch = asyncio.create_task(link._keep())
+        return link
+
+    def _why_not(self) -> str:
+        if self._refused.is_set():
+            return f"NATS at {self._where} refuses us ({self._last_error}): check NATS_URL and NATS_CREDS"
+        last = self._last_error or "no answer"
+        return f"no NATS server answers at {self._where} ({last}): start one, or set NATS_URL and NATS_CREDS"
+
+    async def close(self) -> None:
+        """Flush what was written, and end the connection."""
+        self._closing = True
+        if self._watch is not None:
+            await end(self._watch)
+        if self._up.is_set():
+            with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
+                await self._client.flush(timeout=2)
+        self._up.clear()
+        with contextlib.suppress(nats_errors.Error, OSError):
+            await self._client.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a server at the other end right now, as far as we know."""
+        return self._up.is_set() and bool(self._client.is_connected)
+
+    @property
+    def max_payload(self) -> int:
+        """Most bytes of headers and body together that the server takes."""
+        return int(self._client.max_payload)
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """nats-py's own JetStream context on the current client, for what is not on a hot path."""
+        context: JetStreamContext = self._client.jetstream()
+        return context
+
+    @property
+    def trouble(self) -> str:
+        """The last thing the connection complained of since it was up; empty when there is none."""
+        return self._last_error
+
+    def inbox(self) -> str:
+        """A subject that only we listen on."""
+        return str(self._client.new_inbox())
+
+    async def until_up(self, within_s: float) -> bool:
+        """Wait for a connection; False when there is none within that time."""
+        if self.connected:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._up.wait()
+        return self.connected
+
+    def write(self, data: bytes) -> None:
+        """Write protocol lines, sent with whatever else this turn of the loop writes; kept while reconnecting."""
+        client = self._client
+        client._pending.append(data)
+        client._pending_data_size += len(data)
+        if client._flush_queue.empty():
+            client._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def listen(self, subject: str, on: Incoming) -> Listener:
+        """Call `on` for each message, straight from the parser: it must be quick. Raises Unavailable."""
+        listener = Listener(self, subject, on)
+        if not await self.until_up(_ROUND_TRIP_S):
+            raise Unavailable(f"no NATS server answers at {self._where}: try again")
+        await self._subscribe(listener)
+        self._listeners.append(listener)
+        return listener
+
+    async def forget(self, listener: Listener) -> None:
+        """End a listener, handing on what is already on its way."""
+        if listener not in self._listeners:
+            return
+        self._listeners.remove(listener)
+        with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(_ROUND_TRIP_S):
+                await (listener.sub.drain() if self.connected else listener.sub.unsubscribe())
+        heed_cancellation()
+
+    async def request(self, subject: str, data: bytes, within_s: float = 5.0) -> bytes:
+        """Ask and await the answer. Raises Unavailable when there is none."""
+        try:
+            answer: Msg = await self._client.request(subject, data, timeout=within_s)
+        except nats_errors.NoRespondersError:
+            raise Unavailable(f"nobody answers on {subject}: is JetStream enabled on the server?") from None
+        except (nats_errors.Error, OSError, TimeoutError) as error:
+            raise Unavailable(f"no answer on {subject}: {error or type(error).__name__}") from error
+        heed_cancellation()
+        return answer.data
+
+    async def _subscribe(self, listener: Listener) -> None:
+        # With nats-py's byte limit off, nothing is ever dropped here; pull credit bounds what can arrive.
+        listener.sub = await self._client.subscribe(listener.subject, pending_bytes_limit=0)
+        listener.sub._pending_queue = _Straight(listener.on)
+
+    async def _dial(self) -> None:
+        client: Any = Client()
+        self._client = client
+        try:
+            await client.connect(**self._options)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await client.close()
+            raise
+        for listener in self._listeners:
+            await self._subscribe(listener)
+        self._up.set()
+
+    async def _keep(self) -> None:
+        """Look after the client: one that is closed is replaced, one that answers nothing is made to reconnect."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_EVERY_S):
+                    await self._look_now.wait()
+            self._look_now.clear()
+            try:
+                await self._look_after()
+            except Exception as error:
+                logger.warning("Watching the connection to NATS failed: {}", type(error).__name__)
+
+    async def _look_after(self) -> None:
+        client = self._client
+        if client.is_closed:
+            await self._redial()
+        elif client.is_connected and not await self._alive(client):
+            logger.warning("NATS at {} does not answer: reconnecting", self._where)
+            await client.force_reconnect()
+
+    async def _alive(self, client: Any) -> bool:
+        if client._reading_task is None or client._reading_task.done():
+            return bool(client.is_reconnecting)
+        try:
+            await client.flush(timeout=_ROUND_TRIP_S)
+        except (nats_errors.Error, OSError, TimeoutError):
+            return bool(client.is_reconnecting)
+        heed_cancellation()
+        return True
+
+    async def _redial(self) -> None:
+        logger.warning("The connection to NATS was closed ({}): opening a new one", self._last_error)
+        self._up.clear()
+        wait = _RECONNECT_WAIT_S
+        while True:
+            try:
+                async with asyncio.timeout(_LONGEST_REDIAL_WAIT_S):
+                    await self._dial()
+            except (nats_errors.Error, OSError, TimeoutError):
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _LONGEST_REDIAL_WAIT_S)
+            else:
+                await self._on_up()
+                return
+
+    async def _on_error(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if text != self._last_error and not self._closing:
+            logger.warning("NATS at {}: {}", self._where, text)
+        self._last_error = text
+        if "authorization" in text.lower():
+            self._refused.set()
+
+    async def _on_down(self) -> None:
+        self._up.clear()
+        if self._closing:
+            return
+        logger.warning("Lost NATS at {}: reconnecting", self._where)
+
+    async def _on_closed(self) -> None:
+        self._look_now.set()
+
+    async def _on_up(self) -> None:
+        self._up.set()
+        self._last_error = ""
+        logger.info("Connected to NATS at {} again", self._where)
+        for call in list(self.on_up):
+            call()
+
+
+def without_secrets(url: str) -> str:
+    """The address without user and password, fit for logs and errors."""
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    return f"{parts.hostname or url}:{parts.port or 4222}"

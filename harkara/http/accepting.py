@@ -1,0 +1,72 @@
+"""Handing a command to the bus: answered when it is stored, or with its outcome for whoever prefers to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from harkara.http.context import Answer, Context
+from harkara.http.hub import Event
+from harkara.schemas.api import Accepted, Outcome
+from harkara.schemas.base import Message
+
+A = TypeVar("A", bound=Accepted)
+
+#: Seconds that a caller may wait at most, whatever it prefers.
+LONGEST_WAIT_S = 30
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The events that end a command's way, of which the first to come is its outcome: about the thing with this id."""
+
+    types: frozenset[str]
+    about: UUID
+
+
+async def accept(
+    ctx: Context[Any, Any], command: Message, accepted: A, location: str, expected: Expected | None
+) -> Answer[A | Outcome]:
+    """Store the command under `accepted.id`: 202, or 200 with its outcome if the caller prefers to wait for that.
+
+    Raises what `Context.publish` raises. An outcome that does not come in time is no failure: 202 then too.
+    """
+    headers = {"Location": location}
+    seconds = preferred_wait(ctx.request.headers)
+    if not seconds or expected is None or ctx.door.feed is None:
+        await ctx.publish(command, accepted.id)
+        return Answer(accepted, headers)
+    came = ctx.door.feed.expect(ctx.tenant, expected.types, str(expected.about))
+    try:
+        await ctx.publish(command, accepted.id)
+        with suppress(TimeoutError):
+            event = await asyncio.wait_for(came, seconds)
+            return Answer(_outcome(accepted.id, event), headers | {"Preference-Applied": f"wait={seconds}"}, status=200)
+    finally:
+        came.cancel()
+    return Answer(accepted, headers)
+
+
+def preferred_wait(headers: Mapping[str, str]) -> int:
+    """The seconds of `Prefer: wait=…` (RFC 7240), at most LONGEST_WAIT_S; 0 if there is no such preference."""
+    found = _WAIT.search(headers.get("Prefer", ""))
+    return min(int(found[1]), LONGEST_WAIT_S) if found else 0
+
+
+def _outcome(id_: UUID, event: Event) -> Outcome:
+    return Outcome(
+        id=id_,
+        status=event.type.rpartition(".")[2],
+        type=event.type,
+        at=event.at,
+        data=msgspec.json.decode(event.data),
+    )

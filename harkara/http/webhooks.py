@@ -1,0 +1,152 @@
+"""What gateways report to us: verified on the raw bytes, stored, and only then answered."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+import msgspec
+from aiohttp import web
+from loguru import logger
+
+from harkara.bus.errors import Full, Refused, Unavailable
+from harkara.bus.messages import Outgoing
+from harkara.http.context import Context, database_errors
+from harkara.http.pipeline import read
+from harkara.http.problems import Problem, forbidden, malformed, not_found, unauthenticated, unavailable
+from harkara.schemas.work import Inbound
+from harkara.storage.storage import Storage
+from harkara.vault import Vault
+
+#: Meta's own limit is 3 MB.
+BODY_LIMIT = 3 * 1024 * 1024
+
+#: How long a sender's secrets are believed without asking the database.
+TRUSTED_FOR = timedelta(seconds=30)
+
+#: Secrets that do not fit are asked for again, but not more often than this.
+ASKED_AGAIN_AFTER = timedelta(seconds=1)
+
+#: How long the broker has to store a webhook; a gateway that hears 503 sends it again.
+PATIENCE = timedelta(seconds=4)
+
+REMEMBERED = 10_000
+
+FIND_SENDER = "select app_secret, verify_token from senders where id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A sender as its webhooks need it."""
+
+    id: UUID
+    tenant: str
+    app_secret: str | None
+    verify_token: str
+    asked_at: datetime
+
+    def signs(self, body: bytes, signature: str) -> bool:
+        """Whether this signature (`sha256=` and hex digits) is this sender's on exactly this body. In constant time."""
+        if self.app_secret is None:
+            return False
+        expected = "sha256=" + hmac.digest(self.app_secret.encode(), body, "sha256").hex()
+        return hmac.compare_digest(expected.encode(), signature.encode())
+
+    def knows(self, token: str) -> bool:
+        """Whether this is the sender's verify token. In constant time."""
+        return hmac.compare_digest(self.verify_token.encode(), token.encode())
+
+
+class Sources:
+    """Senders by id, with their secrets: asked from the database and believed for half a minute."""
+
+    def __init__(self, storage: Storage, vault: Vault, clock: Callable[[], datetime]) -> None:
+        self._storage, self._vault, self._clock = storage, vault, clock
+        self._known: dict[UUID, Source] = {}
+
+    async def get(self, sender: UUID, fits: Callable[[Source], bool]) -> Source:
+        """The sender, whether it fits or not; asked for anew if what is known of it does not fit.
+
+        Raises Problem 404 if there is none, 503 if it can't be known now.
+        """
+        known, now = self._known.get(sender), self._clock()
+        if known is not None:
+            age = now - known.asked_at
+            if age < ASKED_AGAIN_AFTER or (age < TRUSTED_FOR and fits(known)):
+                return known
+        found = await self._ask(sender, now)
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[sender] = found
+        return found
+
+    async def _ask(self, sender: UUID, now: datetime) -> Source:
+        self._known.pop(sender, None)
+        with database_errors():
+            async with self._storage.anonymous() as con:
+                tenant = await con.fetchval("select app.sender_tenant($1)", sender)
+            if tenant is None:
+                raise not_found("sender")
+            async with self._storage.batch((tenant,)) as con:
+                row = await con.fetchrow(FIND_SENDER, sender)
+        if row is None:
+            raise not_found("sender")
+        try:
+            secret = self._vault.open(row["app_secret"])
+        except ValueError as error:
+            logger.bind(tenant=tenant, sender=str(sender)).error("A webhook can't be verified: {}", error)
+            raise unavailable("the store of secrets", retry_after_s=60) from None
+        return Source(sender, tenant, secret, row["verify_token"], now)
+
+
+async def confirm_whatsapp(ctx: Context[None, None]) -> web.Response:
+    """The handshake with which the Cloud API makes sure that this address is ours: give its challenge back."""
+    query = ctx.request.query
+    token, challenge = query.get("hub.verify_token", ""), query.get("hub.challenge", "")
+    source = await ctx.door.sources.get(ctx.id("sender_id"), lambda one: one.knows(token))
+    if query.get("hub.mode") != "subscribe" or not challenge:
+        raise malformed("hub.mode=subscribe, hub.verify_token and hub.challenge are needed")
+    if not source.knows(token):
+        raise forbidden("hub.verify_token is not this sender's: use the one shown when the sender was made")
+    return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
+
+
+async def receive_whatsapp(ctx: Context[None, None]) -> dict[str, str]:
+    """A Cloud API webhook: statuses and messages. Answered when the broker has stored it, so that nothing is lost."""
+    sender = ctx.id("sender_id")
+    signature = ctx.request.headers.get("X-Hub-Signature-256", "")
+    await ctx.door.sources.get(sender, lambda _: True)
+    body = await read(ctx.request, BODY_LIMIT)
+    source = await ctx.door.sources.get(sender, lambda one: one.signs(body, signature))
+    if not signature:
+        raise unauthenticated("X-Hub-Signature-256 is missing: sign the raw body with the sender's app secret")
+    if not source.signs(body, signature):
+        raise unauthenticated("X-Hub-Signature-256 does not fit the body: check the sender's app_secret")
+    _check_json(body)
+    await _store(ctx, source, "whatsapp", body, uuid5(sender, signature))
+    return {"status": "accepted"}
+
+
+def _check_json(body: bytes) -> None:
+    try:
+        str(body, "utf-8")
+        msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(f"the body is not a JSON object: {error}") from None
+
+
+async def _store(ctx: Context[Any, Any], source: Source, name: str, body: bytes, id_: UUID) -> None:
+    """Store it under an id that is the same when the same body comes again. Raises Problem 503 unless it is stored."""
+    inbound = Inbound(source=name, sender_id=str(source.id), body=msgspec.Raw(body))
+    try:
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            await ctx.door.publisher.publish(Outgoing(inbound, source.tenant, str(id_), ctx.cause))
+    except (Unavailable, Full, TimeoutError):
+        raise unavailable("the broker", retry_after_s=5) from None
+    except Refused as error:
+        raise Problem(422, f"the broker refuses this webhook: {error}") from None

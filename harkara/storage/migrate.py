@@ -1,0 +1,96 @@
+"""Migrations: one at a time, all or nothing. Stock Tortoise takes no lock, and records a migration after its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import asyncpg
+from tortoise.context import TortoiseContext
+from tortoise.exceptions import BaseORMException
+from tortoise.migrations.executor import MigrationExecutor
+from tortoise.transactions import in_transaction
+
+from harkara.storage.storage import StorageError, credentials, reason_of, tortoise_config
+
+#: Any number will do as long as it stays the same: the name of the lock that migrators wait for.
+LOCK = 0x4841524B
+
+#: Never queue behind a long reader with an exclusive lock for longer: everybody else queues behind us.
+LOCK_TIMEOUT = "5s"
+
+
+#: What the application becomes for the length of an actor's batch; nobody logs in as it.
+WORKER = "harkara_worker"
+
+#: The application becomes the worker only when it says so. Did it inherit, every query of its own would carry the
+#: worker's policies too, which no index serves. It is granted anew then: newer servers note that at the grant.
+_IS_NO_PLAIN_MEMBER = "select pg_has_role($1, $2, 'usage') or not pg_has_role($1, $2, 'member')"
+
+
+async def migrate(url: str, progress: Callable[[str], None] = lambda _: None) -> int:
+    """Bring the database to the newest schema and return how many migrations ran.
+
+    `url` must lead to the server itself (DATABASE_DIRECT_URL), as a role that may create tables. Several may call this
+    at once: the others wait, then find nothing to do. Raises StorageError with what to do if the database refuses.
+    """
+    ran: list[str] = []
+
+    def note(event: str, app: str, name: str) -> None:
+        if event == "apply_done":
+            ran.append(name)
+            progress(name)
+
+    config = tortoise_config(url, pool=1, engine="tortoise.backends.asyncpg", setting="DATABASE_DIRECT_URL")
+    reached = False
+    try:
+        async with TortoiseContext() as context:
+            await context.init(config=config)
+            async with in_transaction("default") as opened:
+                transaction: Any = opened  # Tortoise types its clients only in part
+                reached = True
+                await transaction.execute_query(f"select pg_advisory_xact_lock({LOCK})")
+                await transaction.execute_query(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+                executor: Any = MigrationExecutor(transaction, config["apps"])
+                # Its own question whether its table exists fails inside a transaction, so make the table first.
+                await executor.recorder.ensure_schema(executor._schema_editor(atomic=False))
+                await executor.migrate(progress=note)
+    except (asyncpg.PostgresError, BaseORMException, OSError) as error:
+        if not reached:
+            raise StorageError(f"{reason_of(error)}: check DATABASE_DIRECT_URL, and that the database runs") from error
+        raise StorageError(f"the migration was rolled back: {reason_of(error)}") from error
+    return len(ran)
+
+
+async def bootstrap(admin_url: str, *, database: str, owner: str, app: str, password: str | None = None) -> None:
+    """Make the roles and the database on a fresh server, as its administrator. What is there is left as it is."""
+    settings = credentials(admin_url)
+    connection: Any = await asyncpg.connect(
+        host=settings["host"],
+        port=settings["port"],
+        user=settings["user"],
+        password=settings["password"],
+        database=settings["database"],
+    )
+    try:
+        for role in (owner, app):
+            if not await connection.fetchval("select 1 from pg_roles where rolname = $1", role):
+                quoted = await connection.fetchval("select quote_literal($1)", password) if password else None
+                await connection.execute(f'create role "{role}" login' + (f" password {quoted}" if quoted else ""))
+        if not await connection.fetchval("select 1 from pg_roles where rolname = $1", WORKER):
+            await connection.execute(f"create role {WORKER} nologin")
+        if await connection.fetchval(_IS_NO_PLAIN_MEMBER, app, WORKER):
+            await connection.execute(f'alter role "{app}" noinherit; revoke {WORKER} from "{app}"')
+            await connection.execute(f'grant {WORKER} to "{app}"')
+        if not await connection.fetchval("select 1 from pg_database where datname = $1", database):
+            await connection.execute(f'create database "{database}" owner "{owner}"')
+    finally:
+        await connection.close()
+
+
+def names() -> list[str]:
+    """The migrations there are, oldest first."""
+    package = import_module("harkara.storage.migrations")
+    return sorted(module.name for module in iter_modules(package.__path__))

@@ -1,0 +1,84 @@
+"""Budgets on a real Valkey: exact over several processes, codes first, and alive without Redis."""
+
+import asyncio
+import time
+import uuid
+
+from redis.asyncio import Redis
+
+from harkara.actors.budget import Budgets
+
+
+async def taken_within(budgets: list[Budgets], number: str, rate: float, seconds: float) -> int:
+    """How many turns a number gives away in a time, to as many processes as there are budgets."""
+    taken = 0
+
+    async def take(one: Budgets) -> None:
+        nonlocal taken
+        while True:
+            await one.acquire(number, rate, "marketing")
+            taken += 1
+
+    tasks = [asyncio.create_task(take(one)) for one in budgets for _ in range(20)]
+    await asyncio.wait(tasks, timeout=seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return taken
+
+
+async def test_processes_share_one_rate(redis_url: str) -> None:
+    clients = [Redis.from_url(redis_url) for _ in range(3)]
+    budgets = [Budgets(client) for client in clients]
+    started = time.monotonic()
+    taken = await taken_within(budgets, uuid.uuid4().hex, 100, 1.5)
+    elapsed = time.monotonic() - started
+    for one in budgets:
+        await one.close()
+    for client in clients:
+        await client.aclose()
+    # Never more than the rate; how much less says how busy this machine is.
+    assert 20 < taken <= 100 * elapsed + 2
+
+
+async def test_a_code_overtakes_what_waits(redis_url: str) -> None:
+    client = Redis.from_url(redis_url)
+    budgets, number, order = Budgets(client), uuid.uuid4().hex, list[str]()
+
+    async def take(lane: str) -> None:
+        await budgets.acquire(number, 20, lane)
+        order.append(lane)
+
+    crowd = [asyncio.create_task(take("marketing")) for _ in range(10)]
+    await asyncio.sleep(0)
+    await asyncio.gather(asyncio.create_task(take("utility")), asyncio.create_task(take("otp")))
+    ahead = order.index("otp")
+    await asyncio.gather(*crowd)
+    await budgets.close()
+    await client.aclose()
+    assert ahead < order.index("utility")
+    assert order.index("utility") <= 3
+
+
+async def test_a_held_number_gives_nothing_away_in_any_process(redis_url: str) -> None:
+    clients = [Redis.from_url(redis_url) for _ in range(2)]
+    one, other = (Budgets(client) for client in clients)
+    number = uuid.uuid4().hex
+    await one.acquire(number, 1000, "utility")
+    started = time.monotonic()
+    await one.hold(number, 0.4)
+    await other.acquire(number, 1000, "utility")
+    assert time.monotonic() - started >= 0.39
+    for budgets in (one, other):
+        await budgets.close()
+    for client in clients:
+        await client.aclose()
+
+
+async def test_messages_go_on_at_their_rate_while_redis_is_away() -> None:
+    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=0.2)
+    budgets = Budgets(client)
+    taken = await taken_within([budgets], "somebody", 50, 1.0)
+    await budgets.close()
+    await client.aclose()
+    assert 5 < taken <= 60

@@ -1,0 +1,65 @@
+"""Every contract test runs on each carrier, except where it needs what that one cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from contract.carriers import FEATURES, Carrier, opened
+from nats_server import Server
+
+from harkara.bus import settle, topology
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*features): what a carrier must be able to do for this test")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "carrier" not in metafunc.fixturenames:
+        return
+    needed = {feature for mark in metafunc.definition.iter_markers("needs") for feature in mark.args}
+    able = [name for name, features in FEATURES.items() if needed <= features]
+    metafunc.parametrize("carrier", able, indirect=True)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    """A server of this test's own."""
+    made = Server(tmp_path / "nats")
+    await made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def page() -> topology.Topology:
+    """The real topology with a quota that a test can fill and acknowledgement waits that a test can sit out."""
+    real = topology.load()
+    streams = tuple(
+        msgspec.structs.replace(one, max_per_subject=5) if one.name == "COMMANDS" else one for one in real.streams
+    )
+    return msgspec.structs.replace(
+        real, streams=streams, consumers=msgspec.structs.replace(real.consumers, ack_wait_s=2.0), schedules=()
+    )
+
+
+@pytest.fixture
+async def carrier(request: pytest.FixtureRequest, tmp_path: Path, page: topology.Topology) -> AsyncIterator[Carrier]:
+    """One carrier with nothing on it yet."""
+    server = Server(tmp_path / "nats")
+    if request.param != "memory":
+        await server.start()
+    try:
+        async with opened(request.param, lambda: server.url, page) as made:
+            yield made
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits longer than a tenth of a second are parked on a schedule, as those over thirty seconds are in earnest."""
+    monkeypatch.setattr(settle, "LONGEST_NAK", settle.timedelta(seconds=0.1))

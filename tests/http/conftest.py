@@ -1,0 +1,81 @@
+"""One front door for these tests, on real servers, with a sandbox gateway beside it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import ClientSession
+from aiohttp.test_utils import TestServer
+from argon2 import PasswordHasher
+from door_client import SECRET, Account, Api, make_account
+from nats_server import free_port
+from redis.asyncio import Redis
+
+from harkara.bus.connection import Bus, connect
+from harkara.bus.topology import apply
+from harkara.gateway.sandbox.server import build_app
+from harkara.http.door import Door, build
+from harkara.http.feed import Feed
+from harkara.http.passwords import Passwords
+from harkara.settings import Settings
+from harkara.storage.storage import Storage
+
+
+@pytest.fixture(scope="session")
+async def live_bus(nats_url: str) -> AsyncIterator[Bus]:
+    """The session's broker with all streams."""
+    async with await connect(nats_url) as bus:
+        await apply(bus.js)
+        yield bus
+
+
+@pytest.fixture(scope="session")
+async def gateway_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A sandbox gateway."""
+    async with TestServer(build_app(tmp_path_factory.mktemp("sandbox"))) as server:
+        yield str(server.make_url("")).rstrip("/")
+
+
+@pytest.fixture(scope="session")
+async def door(live_bus: Bus, storage: Storage, redis_url: str, gateway_url: str) -> AsyncIterator[Door]:
+    """What the front door of these tests is made of."""
+    redis = Redis.from_url(redis_url)
+    feed = Feed(live_bus, redis, storage)
+    await feed.start()
+    yield Door(
+        settings=Settings(
+            secret_key=SECRET,
+            environment="development",
+            whatsapp_gateway_url=gateway_url,
+            public_url=f"http://127.0.0.1:{free_port()}",
+        ),
+        storage=storage,
+        publisher=live_bus.publisher,
+        redis=redis,
+        bus=live_bus,
+        feed=feed,
+        passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=64)),  # these tests sign up by the hundred
+    )
+    await feed.stop()
+    await redis.aclose()
+
+
+@pytest.fixture(scope="session")
+async def api(door: Door) -> AsyncIterator[Api]:
+    """The front door, listening."""
+    port = int(door.settings.public_url.rsplit(":", 1)[1])
+    async with TestServer(build(door), port=port) as server, ClientSession() as session:
+        yield Api(str(server.make_url("")).rstrip("/"), session, door)
+
+
+@pytest.fixture
+async def acme(api: Api) -> Account:
+    """A new tenant's owner, logged in."""
+    return await make_account(api)
+
+
+@pytest.fixture
+async def other(api: Api) -> Account:
+    """The owner of another tenant."""
+    return await make_account(api)

@@ -1,0 +1,196 @@
+"""Contacts: what is stored of them, who has a number already, and how consent comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import pytest
+from door_client import Account, a_phone, is_uuid7
+
+from harkara.storage.storage import Storage
+
+
+async def test_a_contact_is_made_shown_changed_and_deleted(acme: Account) -> None:
+    phone = a_phone()
+    made = await acme.post(
+        "/contacts",
+        {
+            "name": "  आशा \n राव ",
+            "phone": phone[:3] + " " + phone[3:8] + "-" + phone[8:],
+            "locale": "hi-IN",
+            "timezone": "asia/kolkata",
+            "attributes": {"city": "पुणे", "age": 31, "vip": True},
+            "tags": [" new ", "new", "vip"],
+            "consent": {"source": "shop", "at": "2026-01-02T03:04:05+05:30", "categories": ["marketing"]},
+        },
+    )
+    assert is_uuid7(made["id"])
+    assert made["name"] == "आशा राव"
+    assert made["phone"] == phone
+    assert made["timezone"] == "Asia/Kolkata"
+    assert made["attributes"] == {"city": "पुणे", "age": 31, "vip": True}
+    assert made["tags"] == ["new", "vip"]
+    assert made["consent"] == {"source": "shop", "at": "2026-01-01T21:34:05Z", "categories": ["marketing"]}
+    assert made["created_at"].endswith("Z")
+    path = f"/contacts/{made['id']}"
+    assert await acme.get(path) == made
+    changed = await acme.call("PATCH", path, body={"name": "Asha", "tags": [], "timezone": None})
+    assert changed.status == 200
+    kept = {"attributes", "phone", "locale", "consent", "id", "created_at"}
+    assert {name: changed.body[name] for name in kept} == {name: made[name] for name in kept}
+    assert (changed.body["name"], changed.body["tags"], changed.body["timezone"]) == ("Asha", [], None)
+    assert (await acme.call("DELETE", path)).status == 204
+    (await acme.call("GET", path)).is_problem(404)
+    (await acme.call("DELETE", path)).is_problem(404)
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"phone": "call me"}, "phone"),
+        ({"phone": "9876543210"}, "phone"),
+        ({"phone": "+91987654"}, "phone"),
+        ({"phone": ""}, "phone"),
+        ({"phone": None}, "phone"),
+        ({"phone": 919876543210}, "phone"),
+        ({"name": "  "}, "name"),
+        ({"name": "x" * 201}, "name"),
+        ({"name": "\u202e\ufeff\u200b"}, "name"),
+        ({"name": "a\u0000b"}, "name"),
+        ({"locale": "Hindi please"}, "locale"),
+        ({"timezone": "Asia/Atlantis"}, "timezone"),
+        ({"attributes": {"address": {"city": "Pune"}}}, "attributes.address"),
+        ({"tags": ["ok", 7]}, "tags[1]"),
+        ({"consent": "yes"}, "consent"),
+        ({"consent": {"at": "2026-01-01T00:00:00Z"}}, "consent.source"),
+        ({"consent": {"source": "web", "at": "2126-01-01T00:00:00Z"}}, "consent.at"),
+        ({"consent": {"source": "web", "at": "2026-01-01T00:00:00"}}, "consent.at"),
+        ({"consent": {"source": "web", "at": "0001-01-01T00:00:00+14:00"}}, "consent.at"),
+        ({"consent": {"source": "web", "categories": ["spam"]}}, "consent.categories[0]"),
+        ({"fone": "+919876543210"}, "fone"),
+    ],
+)
+async def test_what_is_wrong_with_a_contact_is_named_and_nothing_is_stored(
+    acme: Account, change: dict[str, Any], path: str
+) -> None:
+    body = {"name": "Asha", "phone": a_phone()} | change
+    answer = await acme.call("POST", "/contacts", body=body)
+    assert path in answer.is_problem(422).faults(), answer.text
+    assert (await acme.get("/contacts"))["items"] == []
+
+
+async def test_all_faults_are_told_at_once(acme: Account) -> None:
+    body = {"name": 1, "phone": True, "tags": "x", "extra": 1}
+    answer = await acme.call("POST", "/contacts", body=body)
+    assert set(answer.is_problem(422).faults()) == {"name", "phone", "tags", "extra"}
+    body = {"name": " ", "phone": "x", "timezone": "x", "locale": "?"}
+    answer = await acme.call("POST", "/contacts", body=body)
+    assert set(answer.is_problem(422).faults()) == {"name", "phone", "timezone", "locale"}
+
+
+async def test_numbers_without_plus_are_understood_once_the_tenant_has_a_region(acme: Account) -> None:
+    assert (await acme.call("PATCH", "/tenant", body={"default_region": "in"})).body["default_region"] == "IN"
+    phone = a_phone()
+    made = await acme.post("/contacts", {"name": "A", "phone": f"0{phone[3:]}"})
+    assert made["phone"] == phone
+    found = await acme.get(f"/contacts?phone={phone[3:]}")
+    assert [one["id"] for one in found["items"]] == [made["id"]]
+
+
+async def test_a_number_belongs_to_one_contact_and_the_refusal_names_it(acme: Account, other: Account) -> None:
+    phone, further = a_phone(), a_phone()
+    first = await acme.contact(phone=phone)
+    made = await acme.post(f"/contacts/{first}/phone-numbers", {"phone": further, "label": "work"})
+    assert (made["phone"], made["label"]) == (further, "work")
+    second = await acme.contact()
+    for number in (phone, further):
+        attempts = [
+            await acme.call("POST", "/contacts", body={"name": "B", "phone": number}),
+            await acme.call("PATCH", f"/contacts/{second}", body={"phone": number}),
+            await acme.call("POST", f"/contacts/{second}/phone-numbers", body={"phone": number}),
+        ]
+        for answer in attempts:
+            assert answer.is_problem(409).body["contact_id"] == first
+    assert (await acme.get(f"/contacts/{second}/phone-numbers"))["items"] == []
+    assert [one["phone"] for one in (await acme.get(f"/contacts/{first}/phone-numbers"))["items"]] == [further]
+    await other.contact(phone=phone)
+
+
+async def test_one_number_sent_many_times_at_once_makes_one_contact(acme: Account) -> None:
+    body = {"name": "A", "phone": a_phone()}
+    answers = await asyncio.gather(*(acme.call("POST", "/contacts", body=body) for _ in range(6)))
+    assert sorted(answer.status for answer in answers) == [201, 409, 409, 409, 409, 409]
+
+
+async def test_contacts_are_listed_newest_first_page_by_page_while_more_arrive(acme: Account) -> None:
+    made = [await acme.contact(name=f"C{number}") for number in range(5)]
+    first = await acme.get("/contacts?limit=2")
+    late = await acme.contact(name="late")
+    second = await acme.get(f"/contacts?limit=2&cursor={first['next']}")
+    third = await acme.get(f"/contacts?limit=2&cursor={second['next']}")
+    ids = [one["id"] for page in (first, second, third) for one in page["items"]]
+    assert ids == made[::-1]
+    assert third["next"] is None
+    assert (await acme.get("/contacts?limit=1"))["items"][0]["id"] == late
+
+
+async def test_contacts_are_found_by_tag_phone_and_the_beginning_of_their_name(acme: Account) -> None:
+    phone = a_phone()
+    asha = await acme.contact(name="Asha 100%", phone=phone, tags=["vip", "pune"])
+    ashok = await acme.contact(name="ashok", tags=["vip"])
+    await acme.contact(name="Ravi")
+
+    async def ids(query: str) -> list[str]:
+        return [one["id"] for one in (await acme.get(f"/contacts?{query}"))["items"]]
+
+    assert await ids("tag=vip") == [ashok, asha]
+    assert await ids("tag=pune") == [asha]
+    assert await ids("tag=vi") == []
+    assert await ids(f"phone={quote(phone)}") == [asha]
+    assert await ids("q=ash") == [ashok, asha]
+    assert await ids("q=asha%20100%25") == [asha]
+    assert await ids("q=%25") == []
+    assert await ids("q=ash&tag=pune") == [asha]
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=many", "limit"),
+        ("cursor=nonsense", "cursor"),
+        ("cursor=%00", "cursor"),
+        ("colour=red", "colour"),
+        ("phone=abc", "phone"),
+        ("q=%00", "q"),
+    ],
+)
+async def test_a_query_that_is_wrong_is_refused_by_name(acme: Account, query: str, path: str) -> None:
+    assert path in (await acme.call("GET", f"/contacts?{query}")).is_problem(422).faults()
+
+
+async def test_a_plain_consent_does_not_undo_an_opt_out_but_a_later_one_that_says_where_from_does(
+    acme: Account, storage: Storage
+) -> None:
+    contact = await acme.contact()
+    path = f"/contacts/{contact}"
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute(
+            "update contacts set opted_out_at = now(), opted_out_reason = 'STOP' where id = $1", UUID(contact)
+        )
+    assert (await acme.call("PATCH", path, body={"consent": True})).body["opted_out_reason"] == "STOP"
+    old = {"consent": {"source": "form", "at": "2020-01-01T00:00:00Z"}}
+    assert (await acme.call("PATCH", path, body=old)).body["opted_out_at"] is not None
+    new = await acme.call("PATCH", path, body={"consent": {"source": "form"}})
+    assert new.body["opted_out_at"] is None
+    assert new.body["consent"]["source"] == "form"
+    assert (await acme.call("PATCH", path, body={"consent": None})).body["consent"] is None
+
+
+async def test_a_malformed_id_is_unknown_not_an_error(acme: Account) -> None:
+    for id_ in ("1", "not-a-uuid", "00000000-0000-0000-0000-000000000000"):
+        (await acme.call("GET", f"/contacts/{id_}")).is_problem(404)

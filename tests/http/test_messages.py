@@ -1,0 +1,283 @@
+"""One-off messages: refused at the door, or in the stream; and the story of each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from door_client import Account, a_phone, in_order
+from nats.js.errors import NotFoundError
+
+from harkara.bus.connection import Bus
+from harkara.bus.errors import Full, Refused, Unavailable
+from harkara.http.door import Door
+from harkara.http.messages import TO_CONTACT, TO_PHONE, JustAccepted
+from harkara.ids import uuid7
+from harkara.storage.storage import Storage
+
+
+async def command(bus: Bus, tenant: str) -> tuple[dict[str, Any], dict[str, str]]:
+    stored = await bus.js.get_last_msg("COMMANDS", f"t.{tenant}.cmd.message.send")
+    return json.loads(stored.data or b""), stored.headers or {}
+
+
+async def test_a_message_is_stored_as_a_command_under_the_id_that_is_answered(acme: Account, live_bus: Bus) -> None:
+    sender, contact = await acme.sender(), await acme.contact()
+    body = {"contact_id": contact, "sender_id": sender, "body": "Hi {{ first_name }}", "lane": "marketing"}
+    answer = await acme.call("POST", "/messages", body=body)
+    assert answer.status == 202
+    assert answer.headers["Location"] == f"/api/v1/messages/{answer.body['id']}"
+    sent, headers = await command(live_bus, acme.tenant)
+    expected = {"sender_id": sender, "contact_id": contact, "lane": "marketing", "content": {"body": body["body"]}}
+    assert sent == expected
+    assert headers["X-Msg-Id"] == answer.body["id"]
+    assert headers["X-Cause"] == answer.headers["X-Request-Id"]
+
+
+async def test_a_message_goes_to_a_phone_that_is_no_contact(acme: Account, live_bus: Bus) -> None:
+    phone = a_phone()
+    body = {"to": f" {phone[:3]}-{phone[3:]}", "sender_id": await acme.sender(), "body": "Your invoice"}
+    assert (await acme.call("POST", "/messages", body=body)).status == 202
+    sent, _ = await command(live_bus, acme.tenant)
+    assert (sent["to"], "contact_id" in sent) == (phone, False)
+
+
+async def test_a_phone_without_plus_is_understood_once_the_tenant_has_a_region(acme: Account, live_bus: Bus) -> None:
+    phone, sender = a_phone(), await acme.sender()
+    body = {"to": phone[3:], "sender_id": sender, "body": "Hi"}
+    assert "to" in (await acme.call("POST", "/messages", body=body)).is_problem(422).faults()
+    await acme.call("PATCH", "/tenant", body={"default_region": "IN"})
+    assert (await acme.call("POST", "/messages", body=body)).status == 202
+    assert (await command(live_bus, acme.tenant))[0]["to"] == phone
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"body": None}, "body"),
+        ({"body": "x" * 4097}, "body"),
+        ({"body": "Hi {{ attributes.city }}"}, "body"),
+        ({"body": "Hi {{ whatever }}"}, "body"),
+        ({"body": "{{ 'x' * 5000 }}"}, "body"),
+        ({"body": None, "template": {"name": "t", "parameters": {"a": "{{ city }}"}}}, "template.parameters.a"),
+        ({"body": None, "media": {"type": "image"}}, "media"),
+        ({"to": "+919876543210"}, "contact_id"),
+        ({"contact_id": None}, "contact_id"),
+        ({"contact_id": None, "to": "nobody"}, "to"),
+        ({"lane": "express"}, "lane"),
+        ({"text": "Hi"}, "text"),
+    ],
+)
+async def test_what_is_wrong_with_a_message_is_named_and_nothing_is_published(
+    acme: Account, live_bus: Bus, change: dict[str, Any], path: str
+) -> None:
+    body = {"contact_id": await acme.contact(), "sender_id": await acme.sender(), "body": "Hi"} | change
+    answer = await acme.call("POST", "/messages", body=body)
+    assert path in answer.is_problem(422).faults(), answer.text
+    with pytest.raises(NotFoundError):
+        await command(live_bus, acme.tenant)
+
+
+async def test_a_variable_that_the_contact_has_needs_no_default(acme: Account) -> None:
+    contact = await acme.contact(attributes={"city": "Pune"})
+    body = {"contact_id": contact, "sender_id": await acme.sender(), "body": "Hi {{ attributes.city }}"}
+    assert (await acme.call("POST", "/messages", body=body)).status == 202
+
+
+async def test_consent_and_opt_outs_are_judged_at_the_door(acme: Account, storage: Storage) -> None:
+    sender, phone = await acme.sender(), a_phone()
+    contact = await acme.contact(consent=None, phone=phone)
+
+    async def send(**more: Any) -> int:
+        body = {"sender_id": sender, "body": "Hi"} | more
+        answer = await acme.call("POST", "/messages", body=body)
+        if answer.status != 202:
+            answer.is_problem(409)
+        return answer.status
+
+    assert await send(contact_id=contact) == 202
+    assert await send(contact_id=contact, lane="otp") == 202
+    assert await send(contact_id=contact, lane="marketing") == 409
+    assert await send(to=phone, lane="marketing") == 409
+    assert await send(to=a_phone(), lane="marketing") == 409
+    only = {"consent": {"source": "form", "categories": ["utility"]}}
+    await acme.call("PATCH", f"/contacts/{contact}", body=only)
+    assert await send(contact_id=contact, lane="marketing") == 409
+    await acme.call("PATCH", f"/contacts/{contact}", body={"consent": {"source": "form"}})
+    assert await send(contact_id=contact, lane="marketing") == 202
+    further = a_phone()
+    await acme.post(f"/contacts/{contact}/phone-numbers", {"phone": further})
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute("update contacts set opted_out_at = now() where id = $1", UUID(contact))
+    for more in ({"contact_id": contact}, {"to": phone}, {"to": further}, {"contact_id": contact, "lane": "otp"}):
+        assert await send(**more) == 409
+
+
+async def test_a_sender_that_is_paused_or_not_there_is_told(acme: Account) -> None:
+    sender, contact = await acme.sender(), await acme.contact()
+    await acme.call("PATCH", f"/senders/{sender}", body={"status": "paused"})
+    body = {"contact_id": contact, "sender_id": sender, "body": "Hi"}
+    assert "paused" in (await acme.call("POST", "/messages", body=body)).is_problem(409).body["detail"]
+    answer = await acme.call("POST", "/messages", body=body | {"sender_id": str(uuid7())})
+    assert "sender_id" in answer.is_problem(404).faults()
+    answer = await acme.call("POST", "/messages", body=body | {"contact_id": str(uuid7())})
+    assert answer.is_problem(404).faults()
+
+
+async def row(storage: Storage, tenant: str, sender: str, id_: UUID | None = None, **more: Any) -> UUID:
+    """A message as the actors would write it."""
+    columns: dict[str, Any] = {
+        "id": id_ or uuid7(), "sender_id": UUID(sender), "lane": "utility", '"to"': "+919876543210",
+        "content": '{"body":"Hi"}', "status": "queued", "due_at": datetime.now(UTC),
+    } | more  # fmt: skip
+    places = ", ".join(f"${number + 1}" for number in range(len(columns)))
+    async with storage.tenant(tenant) as con:
+        await con.execute(f"insert into messages ({', '.join(columns)}) values ({places})", *columns.values())
+    return UUID(str(columns["id"]))
+
+
+async def test_a_message_tells_its_timeline_and_why_it_was_not_sent(acme: Account, storage: Storage) -> None:
+    sender = await acme.sender()
+    now = datetime.now(UTC)
+    moments = {
+        name: now + timedelta(seconds=number)
+        for number, name in enumerate(("created_at", "attempted_at", "sent_at", "delivered_at", "read_at"))
+    }
+    moments["delivered_at"] = moments["sent_at"].replace(microsecond=0)  # as WhatsApp tells it
+    read = await row(storage, acme.tenant, sender, status="read", wamid="wamid.1", **moments)
+    told = await acme.get(f"/messages/{read}")
+    assert [moment["status"] for moment in told["timeline"]] == ["queued", "sending", "sent", "delivered", "read"]
+    assert told["content"] == {"body": "Hi"}
+    assert told["wamid"] == "wamid.1"
+    held = await row(storage, acme.tenant, sender, status="suppressed", reason="opted_out")
+    told = await acme.get(f"/messages/{held}")
+    assert (told["status"], told["reason"]) == ("suppressed", "opted_out")
+    assert [moment["status"] for moment in told["timeline"]] == ["queued", "suppressed"]
+    (await acme.call("GET", f"/messages/{uuid7(datetime(2026, 1, 1, tzinfo=UTC))}")).is_problem(404)
+
+
+async def test_a_message_is_never_unknown_right_after_it_was_accepted(acme: Account) -> None:
+    body = {"contact_id": await acme.contact(), "sender_id": await acme.sender(), "body": "Hi"}
+    accepted = await acme.post("/messages", body, status=202)
+    told = await acme.get(f"/messages/{accepted['id']}")
+    assert (told["id"], told["status"]) == (accepted["id"], "accepted")
+
+
+async def test_a_young_message_of_another_process_is_waited_for(acme: Account, storage: Storage) -> None:
+    sender, id_ = await acme.sender(), uuid7()
+    asking = asyncio.create_task(acme.call("GET", f"/messages/{id_}"))
+    await asyncio.sleep(0.1)
+    await row(storage, acme.tenant, sender, id_)
+    assert (await asking).status == 200
+
+
+async def test_an_unknown_young_message_is_unknown_after_a_moment(acme: Account, other: Account) -> None:
+    body = {"contact_id": await acme.contact(), "sender_id": await acme.sender(), "body": "Hi"}
+    accepted = await acme.post("/messages", body, status=202)
+    begin = time.monotonic()
+    (await other.call("GET", f"/messages/{accepted['id']}")).is_problem(404)
+    assert time.monotonic() - begin < 5
+
+
+def test_what_was_just_accepted_is_remembered_for_its_tenant_only_and_not_for_ever() -> None:
+    known, now = JustAccepted(most=2), datetime.now(UTC)
+    ids = [uuid7() for _ in range(3)]
+    for id_ in ids:
+        known.add("a", id_, now)
+    assert [known.at("a", id_) for id_ in ids] == [None, now, now]
+    assert known.at("b", ids[2]) is None
+
+
+async def test_messages_are_listed_by_status_campaign_and_contact(acme: Account, storage: Storage) -> None:
+    sender, contact, campaign = await acme.sender(), await acme.contact(), uuid7()
+    plain, sent = in_order(2)
+    await row(storage, acme.tenant, sender, plain)
+    await row(storage, acme.tenant, sender, sent, status="sent", contact_id=UUID(contact), campaign_id=campaign)
+
+    async def ids(query: str = "") -> list[str]:
+        return [one["id"] for one in (await acme.get(f"/messages{query}"))["items"]]
+
+    assert await ids() == [str(sent), str(plain)]
+    assert await ids("?status=queued") == [str(plain)]
+    assert await ids(f"?campaign_id={campaign}") == [str(sent)]
+    assert await ids(f"?contact_id={contact}&status=sent") == [str(sent)]
+    first = await acme.get("/messages?limit=1")
+    assert await ids(f"?limit=1&cursor={first['next']}") == [str(plain)]
+
+
+async def test_both_sides_of_a_conversation_are_told_in_one_list(acme: Account, storage: Storage) -> None:
+    sender, contact = await acme.sender(), await acme.contact(name="Asha")
+    conversation, ours, reply = in_order(3)
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute(
+            "insert into conversations (id, contact_id, sender_id, last_inbound_at) values ($1, $2, $3, now())",
+            conversation,
+            UUID(contact),
+            UUID(sender),
+        )
+    await row(storage, acme.tenant, sender, ours, contact_id=UUID(contact), status="read")
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute(
+            "insert into replies (id, conversation_id, contact_id, sender_id, wamid, type, text, payload, received_at)"
+            " values ($1, $2, $3, $4, 'wamid.r', 'text', 'Yes!', '{\"text\":{\"body\":\"Yes!\"}}', now())",
+            reply,
+            conversation,
+            UUID(contact),
+            UUID(sender),
+        )
+    await row(storage, acme.tenant, sender, contact_id=UUID(await acme.contact()))
+    [shown] = (await acme.get("/conversations"))["items"]
+    assert (shown["id"], shown["contact_name"], shown["status"]) == (str(conversation), "Asha", "open")
+    said = await acme.get(f"/conversations/{conversation}/messages")
+    assert [(one["id"], one["direction"], one["text"], one["status"]) for one in said["items"]] == [
+        (str(reply), "in", "Yes!", None),
+        (str(ours), "out", "Hi", "read"),
+    ]
+    first = await acme.get(f"/conversations/{conversation}/messages?limit=1")
+    then = await acme.get(f"/conversations/{conversation}/messages?limit=1&cursor={first['next']}")
+    assert [one["id"] for one in then["items"]] == [str(ours)]
+    assert [one["text"] for one in (await acme.get(f"/replies?contact_id={contact}"))["items"]] == ["Yes!"]
+    assert (await acme.get("/replies"))["items"][0]["payload"] == {"text": {"body": "Yes!"}}
+    (await acme.call("GET", f"/conversations/{uuid7()}/messages")).is_problem(404)
+
+
+async def test_what_decides_about_a_message_is_found_by_indexes_however_many_contacts_there_are(
+    acme: Account, storage: Storage
+) -> None:
+    sender, contact = await acme.sender(), await acme.contact(phone=(phone := a_phone()))
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute(
+            "insert into contacts (id, name, phone) select gen_random_uuid(), 'A', '+9177' || (10000000 + n)"
+            " from generate_series(1, 3000) n"
+        )
+    for statement, value in ((TO_CONTACT, UUID(contact)), (TO_PHONE, phone)):
+        async with storage.tenant(acme.tenant) as con:
+            assert (await con.fetchrow(statement, UUID(sender), value))["contact_id"] == UUID(contact)
+            plan = [line[0] for line in await con.fetch(f"explain {statement}", UUID(sender), value)]
+        ways = [line for line in plan if " on contacts" in line]
+        assert ways
+        assert all("Index Scan using" in way for way in ways), plan
+
+
+async def test_a_full_queue_and_a_refusal_are_told_apart(acme: Account, door: Door) -> None:
+    class Refusing:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        async def publish(self, out: object) -> None:
+            raise self.error
+
+    body = {"contact_id": await acme.contact(), "sender_id": await acme.sender(), "body": "Hi"}
+    real = door.publisher
+    try:
+        for error, status in ((Full("full"), 429), (Unavailable("away"), 503), (Refused("too large"), 422)):
+            door.publisher = Refusing(error)  # type: ignore[assignment]
+            answer = (await acme.call("POST", "/messages", body=body)).is_problem(status)
+            assert ("Retry-After" in answer.headers) == (status != 422)
+    finally:
+        door.publisher = real

@@ -1,0 +1,280 @@
+"""The Cloud API's webhooks: verified on the raw bytes, stored before they are answered, refused with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from aiohttp import ClientSession
+from aiohttp.test_utils import TestServer
+from door_client import Account, Answer, Api
+from nats_server import Server
+from support import until
+
+from harkara.bus.connection import Bus, connect
+from harkara.bus.tail import History, Stored
+from harkara.bus.topology import apply
+from harkara.http.door import Door, build
+from harkara.http.problems import Problem
+from harkara.http.webhooks import BODY_LIMIT, Source, Sources
+from harkara.schemas.work import Inbound
+from harkara.storage.storage import Storage
+from harkara.vault import Vault
+
+APP_SECRET = "a-secret"
+
+#: As Meta writes it: escapes, odd spacing and all must survive.
+BODY = (
+    b'{"object":"whatsapp_business_account", "entry":[{"id":"1","changes":[{"field":"messages",'
+    b'"value":{"statuses":[{"id":"wamid.\\u00e4","status":"sent"}]}}]}]} '
+)
+
+
+def signature(body: bytes, secret: str = APP_SECRET) -> str:
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+async def send(api: Api, sender: str, body: bytes, *, signed: str | None = None) -> Answer:
+    """One webhook, rightly signed unless something else is given; the empty text sends no signature."""
+    signed = signature(body) if signed is None else signed
+    headers = {"Content-Type": "application/json", **({"X-Hub-Signature-256": signed} if signed else {})}
+    return await api.call("POST", f"/webhooks/whatsapp/{sender}", data=BytesIO(body), headers=headers)
+
+
+@pytest.fixture
+async def sender(acme: Account) -> str:
+    return await acme.sender(app_secret=APP_SECRET)
+
+
+async def stored(bus: Bus, tenant: str) -> list[Stored]:
+    """This tenant's webhooks in the stream."""
+    history = History(bus.link, "INBOUND")
+    try:
+        return (await history.page(f"t.{tenant}.in.>", 0, 100)).messages
+    finally:
+        await history.close()
+
+
+async def verify_token(storage: Storage, tenant: str, sender: str) -> str:
+    async with storage.tenant(tenant) as con:
+        return str(await con.fetchval("select verify_token from senders where id = $1", UUID(sender)))
+
+
+def handshake(sender: str, token: str, mode: str = "subscribe") -> str:
+    return f"/webhooks/whatsapp/{sender}?hub.mode={mode}&hub.challenge=1158201444&hub.verify_token={token}"
+
+
+async def test_the_handshake_gives_the_challenge_back(api: Api, acme: Account, storage: Storage, sender: str) -> None:
+    answer = await api.call("GET", handshake(sender, await verify_token(storage, acme.tenant, sender)))
+    assert (answer.status, answer.text) == (200, "1158201444")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+async def test_a_handshake_with_a_wrong_token_is_refused(api: Api, sender: str) -> None:
+    for token in ("", "wrong", "%C3%A9"):
+        answer = await api.call("GET", handshake(sender, token))
+        assert "verify_token" in answer.is_problem(403).body["detail"]
+        assert "1158201444" not in answer.text
+
+
+async def test_a_handshake_of_another_kind_is_refused(api: Api, acme: Account, storage: Storage, sender: str) -> None:
+    token = await verify_token(storage, acme.tenant, sender)
+    (await api.call("GET", handshake(sender, token, mode="unsubscribe"))).is_problem(400)
+    (await api.call("GET", f"/webhooks/whatsapp/{sender}")).is_problem(400)
+
+
+async def test_a_webhook_is_stored_exactly_as_it_came(api: Api, acme: Account, live_bus: Bus, sender: str) -> None:
+    answer = await send(api, sender, BODY)
+    assert answer.status == 200
+    [message] = await stored(live_bus, acme.tenant)
+    assert message.subject == f"t.{acme.tenant}.in.whatsapp"
+    inbound = msgspec.json.decode(message.body, type=Inbound)
+    assert (inbound.source, inbound.sender_id) == ("whatsapp", sender)
+    assert BODY.strip() in message.body
+    assert bytes(inbound.body) == BODY.strip()
+
+
+async def test_the_request_is_the_cause_of_what_follows(api: Api, acme: Account, live_bus: Bus, sender: str) -> None:
+    answer = await send(api, sender, BODY)
+    [message] = await stored(live_bus, acme.tenant)
+    raw = await live_bus.js.get_msg("INBOUND", seq=message.seq)
+    assert raw.headers is not None
+    named = {name.lower(): value for name, value in answer.headers.items()}
+    assert raw.headers["X-Cause"] == named["x-request-id"]
+
+
+async def test_the_same_body_again_is_answered_but_not_stored_again(
+    api: Api, acme: Account, live_bus: Bus, sender: str
+) -> None:
+    assert [(await send(api, sender, BODY)).status for _ in range(3)] == [200, 200, 200]
+    assert (await send(api, sender, BODY.replace(b"sent", b"read"))).status == 200
+    assert len(await stored(live_bus, acme.tenant)) == 2
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        "",
+        "sha256=",
+        "sha256=" + "0" * 64,
+        signature(BODY)[7:],
+        signature(BODY).replace("sha256", "sha1"),
+        signature(BODY + b" "),
+        signature(BODY, "another secret"),
+        signature(BODY) + "0",
+        "sha256=\u00e9",
+    ],
+)
+async def test_an_unsigned_or_wrongly_signed_body_is_refused(
+    api: Api, acme: Account, live_bus: Bus, sender: str, signed: str
+) -> None:
+    answer = await send(api, sender, BODY, signed=signed)
+    assert "X-Hub-Signature-256" in answer.is_problem(401).body["detail"]
+    assert await stored(live_bus, acme.tenant) == []
+
+
+async def test_another_tenants_secret_is_of_no_use(
+    api: Api, acme: Account, other: Account, live_bus: Bus, sender: str
+) -> None:
+    theirs = await other.sender(app_secret="their secret")
+    (await send(api, sender, BODY, signed=signature(BODY, "their secret"))).is_problem(401)
+    assert (await send(api, theirs, BODY, signed=signature(BODY, "their secret"))).status == 200
+    assert await stored(live_bus, acme.tenant) == []
+    assert len(await stored(live_bus, other.tenant)) == 1
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"", b'"text"', b'{"a":1} x', b'{"a":"\xff"}', b"[" * 100_000])
+async def test_a_signed_body_that_is_no_json_object_is_refused(
+    api: Api, acme: Account, live_bus: Bus, sender: str, body: bytes
+) -> None:
+    (await send(api, sender, body)).is_problem(400)
+    assert await stored(live_bus, acme.tenant) == []
+
+
+async def test_the_largest_body_is_taken_and_a_larger_one_is_not(
+    api: Api, acme: Account, live_bus: Bus, sender: str
+) -> None:
+    room = BODY_LIMIT - len(json.dumps({"x": ""}))
+    assert (await send(api, sender, json.dumps({"x": "y" * room}).encode())).status == 200
+    (await send(api, sender, json.dumps({"x": "y" * (room + 1)}).encode())).is_problem(413)
+    [message] = await stored(live_bus, acme.tenant)
+    assert len(message.body) > BODY_LIMIT
+
+
+@pytest.mark.parametrize("sender", [str(uuid4()), "no-id", "0"])
+async def test_an_unknown_sender_is_not_found(api: Api, sender: str) -> None:
+    (await send(api, sender, BODY)).is_problem(404)
+    (await api.call("GET", handshake(sender, "token"))).is_problem(404)
+
+
+async def test_a_sender_without_a_secret_takes_nothing(api: Api, acme: Account, storage: Storage, sender: str) -> None:
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute("update senders set app_secret = null where id = $1", UUID(sender))
+    (await send(api, sender, BODY, signed=signature(BODY, ""))).is_problem(401)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    made = Server(tmp_path / "nats")
+    await made.start()
+    yield made
+    made.stop()
+
+
+async def test_while_the_broker_is_away_the_gateway_is_asked_to_come_back(
+    server: Server, door: Door, api: Api, acme: Account, sender: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harkara.http.webhooks.PATIENCE", timedelta(seconds=0.3))
+    async with await connect(server.url) as bus, ClientSession() as session:
+        await apply(bus.js)
+        async with TestServer(build(replace(door, publisher=bus.publisher))) as front:
+            other_door = Api(str(front.make_url("")).rstrip("/"), session, door)
+            server.kill()
+            answer = (await send(other_door, sender, BODY)).is_problem(503)
+            assert int(answer.headers["Retry-After"]) > 0
+            await server.start()
+
+            async def accepted() -> bool:
+                return (await send(other_door, sender, BODY)).status == 200
+
+            await until(accepted, "the broker is back")
+            assert len(await stored(bus, acme.tenant)) == 1
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+async def change_secret(storage: Storage, tenant: str, sender: str, vault: Vault, secret: str) -> None:
+    async with storage.tenant(tenant) as con:
+        await con.execute("update senders set app_secret = $2 where id = $1", UUID(sender), vault.seal(secret))
+
+
+async def test_a_changed_secret_is_noticed_by_the_first_body_it_signs(
+    door: Door, acme: Account, storage: Storage, sender: str
+) -> None:
+    clock = Clock()
+    sources = Sources(storage, door.vault, clock)
+    new = signature(BODY, "the new one")
+    await sources.get(UUID(sender), lambda one: one.signs(BODY, signature(BODY)))
+    await change_secret(storage, acme.tenant, sender, door.vault, "the new one")
+    clock.now += timedelta(seconds=2)
+    assert (await sources.get(UUID(sender), lambda one: one.signs(BODY, new))).signs(BODY, new)
+
+
+async def test_wrong_signatures_do_not_ask_the_database_again_and_again(
+    door: Door, acme: Account, storage: Storage, sender: str
+) -> None:
+    clock = Clock()
+    sources = Sources(storage, door.vault, clock)
+    first = await sources.get(UUID(sender), lambda _: False)
+    clock.now += timedelta(seconds=0.9)
+    assert await sources.get(UUID(sender), lambda _: False) is first
+    clock.now += timedelta(seconds=20)
+    assert await sources.get(UUID(sender), lambda _: True) is first
+    clock.now += timedelta(seconds=20)
+    assert await sources.get(UUID(sender), lambda _: True) is not first
+
+
+async def test_a_sender_that_was_deleted_is_forgotten(door: Door, acme: Account, storage: Storage, sender: str) -> None:
+    clock = Clock()
+    sources = Sources(storage, door.vault, clock)
+    await sources.get(UUID(sender), lambda _: True)
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute("delete from senders where id = $1", UUID(sender))
+    clock.now += timedelta(minutes=1)
+    with pytest.raises(Problem) as caught:
+        await sources.get(UUID(sender), lambda _: True)
+    assert caught.value.status == 404
+
+
+async def test_a_secret_under_another_key_is_our_fault_and_not_the_gateways(
+    door: Door, acme: Account, storage: Storage, sender: str
+) -> None:
+    await change_secret(storage, acme.tenant, sender, Vault("another SECRET_KEY of thirty-two bytes"), APP_SECRET)
+    with pytest.raises(Problem) as caught:
+        await Sources(storage, door.vault, door.clock).get(UUID(sender), lambda _: True)
+    assert caught.value.status == 503
+
+
+def test_a_signature_fits_one_secret_and_one_body() -> None:
+    source = Source(uuid4(), "acme", APP_SECRET, "token", datetime.now(UTC))
+    assert source.signs(BODY, signature(BODY))
+    assert not source.signs(BODY + b"\n", signature(BODY))
+    assert not replace(source, app_secret="another").signs(BODY, signature(BODY))
+    assert not replace(source, app_secret=None).signs(BODY, signature(BODY, ""))

@@ -1,0 +1,141 @@
+"""Migrations: one at a time, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import asyncpg
+import pytest
+from support import Database, NewDatabase
+
+from harkara.embedded.stack import Urls
+from harkara.storage.migrate import bootstrap, migrate, names
+from harkara.storage.storage import Storage, StorageError
+
+
+async def relations(database: Database) -> set[str]:
+    """The tables there are, and our schema."""
+    connection = await asyncpg.connect(database.owner_url)
+    try:
+        rows = await connection.fetch(
+            "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')"
+            " union all select nspname::text from pg_namespace where nspname = 'app'"
+        )
+    finally:
+        await connection.close()
+    return {row[0] for row in rows}
+
+
+async def test_a_database_is_brought_to_the_newest_schema_once(new_database: NewDatabase) -> None:
+    database, told = await new_database(), list[str]()
+    assert await migrate(database.owner_url, told.append) == len(names())
+    assert told == names()
+    assert await migrate(database.owner_url, told.append) == 0
+    assert told == names()
+    storage = Storage(database.app_url)
+    await storage.open()
+    await storage.close()
+
+
+async def test_three_at_once_do_it_once(new_database: NewDatabase) -> None:
+    database = await new_database()
+    async with asyncio.timeout(60):
+        ran = await asyncio.gather(*(migrate(database.owner_url) for _ in range(3)))
+    assert sorted(ran) == [0, 0, len(names())]
+
+
+async def test_three_processes_at_once_do_it_once(new_database: NewDatabase) -> None:
+    database = await new_database()
+    program = (
+        "import asyncio,sys; from harkara.storage.migrate import migrate; print(asyncio.run(migrate(sys.argv[1])))"
+    )
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, database.owner_url, stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    async with asyncio.timeout(60):
+        outputs = [(await process.communicate())[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(int(output) for output in outputs) == [0, 0, len(names())]
+
+
+async def test_a_migration_that_fails_leaves_nothing(new_database: NewDatabase) -> None:
+    database = await new_database()
+    connection = await asyncpg.connect(database.owner_url)
+    await connection.execute("create table replies (in_the_way int)")
+    with pytest.raises(StorageError, match="replies") as caught:
+        await migrate(database.owner_url)
+    assert "\n" not in str(caught.value)
+    assert "rolled back" in str(caught.value)
+    assert await relations(database) == {"replies"}
+    await connection.execute("drop table replies")
+    await connection.close()
+    assert await migrate(database.owner_url) == len(names())
+
+
+async def test_the_second_migrations_failure_undoes_the_first(new_database: NewDatabase) -> None:
+    database = await new_database()
+    connection = await asyncpg.connect(database.owner_url)
+    await connection.execute("create schema app; create function app.tenants() returns int language sql as 'select 1'")
+    await connection.close()
+    with pytest.raises(StorageError, match="tenants"):
+        await migrate(database.owner_url)
+    assert await relations(database) == {"app"}
+
+
+async def test_a_migration_does_not_queue_behind_a_long_reader(
+    new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = await new_database()
+    connection = await asyncpg.connect(database.owner_url)
+    await connection.execute("create table tortoise_migrations (x int)")
+    monkeypatch.setattr("harkara.storage.migrate.LOCK_TIMEOUT", "200ms")
+    async with asyncio.timeout(10), connection.transaction():
+        await connection.execute("lock table tortoise_migrations")
+        with pytest.raises(StorageError, match="rolled back"):
+            await migrate(database.owner_url)
+    await connection.close()
+
+
+async def test_the_applications_role_cannot_migrate(new_database: NewDatabase) -> None:
+    database = await new_database()
+    with pytest.raises(StorageError, match="permission denied"):
+        await migrate(database.app_url)
+
+
+@pytest.mark.parametrize("change", [("/harkara?", "/no_such_database?"), ("host=", "host=%2Fnowhere")])
+async def test_a_database_that_cannot_be_reached_is_one_clear_line(database: Database, change: tuple[str, str]) -> None:
+    with pytest.raises(StorageError, match="DATABASE_DIRECT_URL") as caught:
+        await migrate(database.owner_url.replace(*change))
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_url_that_is_none_is_named() -> None:
+    with pytest.raises(StorageError, match="DATABASE_DIRECT_URL"):
+        await migrate("nonsense")
+
+
+async def test_setting_up_twice_changes_nothing(stack: Urls, new_database: NewDatabase) -> None:
+    database = await new_database()
+    name = database.app_url.partition("?")[0].rpartition("/")[2]
+    await bootstrap(stack.database_admin, database=name, owner="harkara_owner", app="harkara_app")
+    assert await migrate(database.owner_url) == len(names())
+
+
+async def test_roles_get_their_password(stack: Urls, database: Database) -> None:
+    password = "it's a 'secret'"
+    await bootstrap(
+        stack.database_admin, database="harkara_with", owner="owner_with", app="app_with", password=password
+    )
+    admin = await asyncpg.connect(stack.database_admin)
+    try:
+        stored = await admin.fetch("select rolpassword from pg_authid where rolname in ('owner_with', 'app_with')")
+        assert [row[0][:14] for row in stored] == ["SCRAM-SHA-256$"] * 2
+    finally:
+        await admin.execute("drop database harkara_with")
+        await admin.execute("drop role owner_with")
+        await admin.execute("drop role app_with")
+        await admin.close()

@@ -1,0 +1,124 @@
+"""Settings: from the environment, then `.env`; what is wrong is named in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harkara.settings import Settings, SettingsError, load, require
+
+SECRET = "a secret of thirty-two bytes, or more"
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert load({}) == Settings()
+    assert Settings().connection_pool == 20
+    assert Settings().whatsapp_gateway_url == "http://127.0.0.1:3001"
+    assert Settings().log_json is False
+
+
+def test_the_environment_is_read_by_name() -> None:
+    settings = load(
+        {
+            "DATABASE_URL": "postgres://h/d",
+            "CONNECTION_POOL": "7",
+            "SPEED": "86400",
+            "LOG_JSON": "true",
+            "SECRET_KEY": SECRET,
+            "PATH": "/bin",
+            "database_url": "not this one",
+        }
+    )
+    assert settings.database_url == "postgres://h/d"
+    assert settings.connection_pool == 7
+    assert settings.speed == 86400.0
+    assert settings.log_json is True
+    assert settings.secret_key == SECRET
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATS_URL", "nats://h:4222")
+    assert load().nats_url == "nats://h:4222"
+
+
+def test_an_empty_variable_is_none() -> None:
+    assert load({"PUBLIC_URL": "", "CONNECTION_POOL": ""}) == Settings()
+
+
+def test_overrides_come_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("NATS_URL=from-file\nREDIS_URL='from file'\nMEDIA_URL=from-file # why\nexport SPEED=2\n")
+    settings = load({"REDIS_URL": "from-environment", "MEDIA_URL": "from-environment"}, dotenv=file, media_url="given")
+    assert settings.nats_url == "from-file"
+    assert settings.redis_url == "from-environment"
+    assert settings.media_url == "given"
+    assert settings.speed == 2
+
+
+def test_a_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+    assert load({}, dotenv=tmp_path / ".env") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CONNECTION_POOL", "many"),
+        ("CONNECTION_POOL", "1"),
+        ("CONNECTION_POOL", "2.5"),
+        ("SPEED", "0"),
+        ("SPEED", "-1"),
+        ("SPEED", "fast"),
+        ("SPEED", "nan"),
+        ("SPEED", "inf"),
+        ("LOG_JSON", "perhaps"),
+        ("LOG_LEVEL", "LOUD"),
+        ("ENVIRONMENT", "staging"),
+        ("SECRET_KEY", "short"),
+        ("SECRET_KEY", "é" * 15),
+        ("PUBLIC_URL", "example.com"),
+        ("WHATSAPP_GATEWAY_URL", "ftp://example.com"),
+    ],
+)
+def test_what_is_malformed_is_named_in_one_line(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name}: ") as caught:
+        load({name: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_that_is_refused_is_not_told() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"SECRET_KEY": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_of_thirty_two_bytes_is_enough() -> None:
+    assert load({"SECRET_KEY": "é" * 16}).secret_key == "é" * 16
+
+
+@pytest.mark.parametrize("level", ["debug", "Info", "WARNING"])
+def test_log_levels_come_in_any_case(level: str) -> None:
+    assert load({"LOG_LEVEL": level}).log_level == level
+
+
+def test_what_is_missing_is_named() -> None:
+    settings = load({"DATABASE_URL": "postgres://h/d"})
+    require(settings, "database_url")
+    with pytest.raises(SettingsError, match=r"^NATS_URL: is missing"):
+        require(settings, "database_url", "nats_url", "redis_url")
+
+
+def test_settings_shown_by_mistake_show_no_secret() -> None:
+    shown = repr(
+        load(
+            {
+                "SECRET_KEY": SECRET,
+                "DATABASE_URL": "postgres://me:hunter2@h/d",
+                "STRIPE_API_KEY": "sk_hunter2",
+                "CONNECTION_POOL": "7",
+            }
+        )
+    )
+    assert "hunter2" not in shown
+    assert SECRET not in shown
+    assert "connection_pool" in shown
