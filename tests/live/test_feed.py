@@ -23,17 +23,20 @@ async def test_whoever_comes_back_misses_nothing(live: Platform, tenant: Tenant,
         await live.kill()
         await live.start()
 
-        async def all_read() -> bool:
-            return sum(told["type"] == "message.read" for told in ear.heard) == 2 * CONTACTS
+        def all_ended() -> bool:
+            # A message whose attempt the kill cut off may never have left: that ends as unknown.
+            last = {told["data"]["id"]: told["type"] for told in ear.heard if told["type"].startswith("message.")}
+            return len(last) == 2 * CONTACTS and set(last.values()) <= {"message.read", "message.unknown"}
 
-        await until(all_read, "every message was read", 40)
+        await until(all_ended, "every message was read, or nobody knows whether it left", 40)
         async with listening(tenant) as late:
             await until(lambda: len(late.heard) >= len(ear.heard), "one who comes late has heard as much")
             assert late.heard[: len(ear.heard)] == ear.heard
     stored = await live.events(tenant.id)
     heard = [(told["seq"], told["type"], told["data"]["id"]) for told in ear.heard]
     assert heard == stored[: len(heard)]
-    assert len(heard) >= 8 * CONTACTS + 1
+    unknown = sum(type_ == "message.unknown" for _, type_, _ in heard)
+    assert len(heard) >= 8 * CONTACTS + 1 - 4 * unknown
     tell(f"{len(heard)} events over {ear.connections} connections, in order, none missed, none twice")
 
 
