@@ -11,6 +11,8 @@ serves: such statements find every row by its id, and the planner must not be of
 from tortoise import migrations
 from tortoise.migrations import operations as ops
 
+from harkara.storage.tenancy import of_tenants, refers, secured, timed
+
 TENANT_TABLES = (
     "tenant_users",
     "api_keys",
@@ -183,6 +185,27 @@ $$;
 select app.prepare_months(3);
 """
 
+#: The tenants themselves and the people who work for them: no tenant's own rows, so they are written by hand.
+PEOPLE = """
+create policy tenant on tenants to harkara_app
+  using (id = any ((select app.tenants())::text[])) with check (id = any ((select app.tenants())::text[]));
+create policy batch on tenants for select to harkara_worker using (id || '' = any ((select app.tenants())::text[]));
+grant select, update on tenants to harkara_app;
+grant select on tenants to harkara_worker;
+create policy colleagues on users to harkara_app
+  using (id in (select user_id from tenant_users)) with check (id in (select user_id from tenant_users));
+grant select, update on users to harkara_app;
+"""
+
+INDEXES = """
+alter table contact_campaign_progress set (fillfactor = 80);
+create index progress_due on contact_campaign_progress (next_claim_at) where status = 'active';
+create index progress_campaign on contact_campaign_progress (tenant_id, campaign_id, id);
+create index contacts_list on contacts (tenant_id, id);
+create index replies_conversation on replies (tenant_id, conversation_id, id);
+create index refresh_family on refresh_tokens (family);
+"""
+
 #: What may be asked before a tenant is known, or for all tenants at once. Each answers with as little as its caller needs.
 ACROSS_TENANTS = """
 create function app.signup(tenant text, tenant_name text, user_id uuid, mail text, hash text, member uuid) returns void
@@ -287,67 +310,28 @@ FUNCTIONS = (
 
 def statements() -> list[str]:
     """Every statement of this migration, in order."""
+    parents = {parent for _, _, parent, _ in FOREIGN_KEYS}
     made = [ROLES, TENANT_FUNCTIONS, MESSAGES]
     for table in TABLES:
-        if table != "messages":
-            made.append(
-                f"alter table {table} alter column created_at set default now(), alter column updated_at set default now()"
-            )
-        made.append(f"alter table {table} enable row level security")
-        made.append(f"alter table {table} force row level security")
-        if table in OWNER_READS:
-            made.append(f"create policy owner on {table} to current_user using (true) with check (true)")
+        made += [timed(table)] if table != "messages" else []
+        made += secured(table, owner_reads=table in OWNER_READS)
     for table in TENANT_TABLES:
-        made.append(f"alter table {table} alter column tenant_id set default app.tenant()")
-        made.append(
-            f"create policy tenant on {table} to harkara_app using (tenant_id = any ((select app.tenants())::text[]))"
-            " with check (tenant_id = any ((select app.tenants())::text[]))"
-        )
-        made.append(
-            f"create policy batch on {table} to harkara_worker using (tenant_id || '' = any ((select app.tenants())::text[]))"
-            " with check (tenant_id || '' = any ((select app.tenants())::text[]))"
-        )
-        made.append(f"grant select, insert, update, delete on {table} to harkara_app, harkara_worker")
-        if table in {parent for _, _, parent, _ in FOREIGN_KEYS}:
-            made.append(f"alter table {table} add constraint {table}_tenant_key unique (tenant_id, id)")
-        made.append(
-            f"alter table {table} add constraint {table}_tenant_fk foreign key (tenant_id) references tenants (id)"
-        )
-    made.append(
-        "create policy tenant on tenants to harkara_app using (id = any ((select app.tenants())::text[])) with check (id = any ((select app.tenants())::text[]))"
-    )
-    made.append(
-        "create policy batch on tenants for select to harkara_worker using (id || '' = any ((select app.tenants())::text[]))"
-    )
-    made.append("grant select, update on tenants to harkara_app")
-    made.append("grant select on tenants to harkara_worker")
-    made.append(
-        "create policy colleagues on users to harkara_app using (id in (select user_id from tenant_users))"
-        " with check (id in (select user_id from tenant_users))"
-    )
-    made.append("grant select, update on users to harkara_app")
-    for child, column, parent, on_delete in FOREIGN_KEYS:
-        if parent == "users":
-            made.append(
-                f"alter table {child} add constraint {child}_{column}_fk foreign key ({column}) references users (id) on delete {on_delete}"
-            )
-        else:
-            made.append(
-                f"alter table {child} add constraint {child}_{column}_fk foreign key (tenant_id, {column})"
-                f" references {parent} (tenant_id, id) on delete {on_delete}"
-            )
+        made += of_tenants(table, is_parent=table in parents)
+    made.append(PEOPLE)
+    made += [refers(*key) if key[2] != "users" else member(*key) for key in FOREIGN_KEYS]
     made += [f"alter table {table} add constraint {table}_{name}_check check ({rule})" for table, name, rule in CHECKS]
     made += [f"alter table {table} alter column {column} set default {value}" for table, column, value in DEFAULTS]
-    made.append("alter table contact_campaign_progress set (fillfactor = 80)")
-    made.append("create index progress_due on contact_campaign_progress (next_claim_at) where status = 'active'")
-    made.append("create index progress_campaign on contact_campaign_progress (tenant_id, campaign_id, id)")
-    made.append("create index contacts_list on contacts (tenant_id, id)")
-    made.append("create index replies_conversation on replies (tenant_id, conversation_id, id)")
-    made.append("create index refresh_family on refresh_tokens (family)")
-    made += [PARTITIONS, ACROSS_TENANTS]
-    made.append("revoke all on all functions in schema app from public")
+    made += [INDEXES, PARTITIONS, ACROSS_TENANTS, "revoke all on all functions in schema app from public"]
     made += [f"grant execute on function {function} to harkara_app, harkara_worker" for function in FUNCTIONS]
     return made
+
+
+def member(child: str, column: str, parent: str, on_delete: str) -> str:
+    """A foreign key to what belongs to no tenant."""
+    return (
+        f"alter table {child} add constraint {child}_{column}_fk foreign key ({column}) references {parent} (id)"
+        f" on delete {on_delete}"
+    )
 
 
 class Migration(migrations.Migration):
