@@ -10,7 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+from harkara.bus import topology
+from harkara.bus.connection import Bus, connect
 
 
 def _binary() -> str:
@@ -86,3 +91,22 @@ class Server:
             self._process.terminate()
             self._process.wait()
             self._process = None
+
+
+@asynccontextmanager
+async def serving(store: Path) -> AsyncIterator[Server]:
+    """A server, running until the block is left."""
+    made = Server(store)
+    await made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Bus]:
+    """A bus with the real topology on it."""
+    async with await connect(server.url) as opened:
+        await topology.apply(opened.js)
+        yield opened

@@ -6,22 +6,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from nats_server import Server
+from nats_server import Server, connected, serving
 
-from harkara.bus import topology
-from harkara.bus.connection import Bus, connect
+from harkara.bus.connection import Bus
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    made = Server(tmp_path / "nats")
-    await made.start()
-    yield made
-    made.stop()
+    async with serving(tmp_path / "nats") as made:
+        yield made
 
 
 @pytest.fixture
 async def bus(server: Server) -> AsyncIterator[Bus]:
-    async with await connect(server.url) as opened:
-        await topology.apply(opened.js)
+    async with connected(server) as opened:
         yield opened

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from bus.actors import begin
 from nats_server import Server
+from support import until
 
 from harkara.bus import topology
 from harkara.bus.connection import Bus, connect
@@ -24,16 +25,20 @@ async def test_many_are_stored_in_their_order(bus: Bus) -> None:
 async def test_publishing_waits_for_a_server_that_comes_back(server: Server, bus: Bus) -> None:
     server.kill()
     publishing = asyncio.create_task(bus.publisher.publish_many([begin(n) for n in range(50)]))
-    await asyncio.sleep(0.5)
+    await until(lambda: bus.publisher._waiting and not bus.connected, "the loss to be noticed")
     await server.start()
     results = await publishing
     assert all(isinstance(one, Ack) for one in results)
 
 
+async def _stored(bus: Bus, count: int) -> bool:
+    return (await bus.js.stream_info("COMMANDS")).state.messages >= count
+
+
 async def test_a_kill_in_the_middle_stores_each_once(server: Server, bus: Bus) -> None:
     await bus.publisher.publish_many([begin(n) for n in range(10)])
     publishing = asyncio.create_task(bus.publisher.publish_many([begin(n) for n in range(5000)]))
-    await asyncio.sleep(0.03)
+    await until(lambda: _stored(bus, 11), "some of them are stored", every=0.001)
     server.kill()
     await server.start()
     results = await publishing
@@ -56,7 +61,7 @@ async def test_a_server_that_stays_away_is_unavailable_within_the_patience(serve
 async def test_a_server_that_hangs_is_waited_for(server: Server, bus: Bus) -> None:
     server.freeze()
     publishing = asyncio.create_task(bus.publisher.publish(begin(1)))
-    await asyncio.sleep(0.5)
+    await until(lambda: bus.publisher._waiting, "it waits for the answer")
     assert not publishing.done()
     server.thaw()
     assert isinstance(await publishing, Ack)
@@ -82,7 +87,7 @@ async def test_too_large_is_refused_and_the_connection_lives(bus: Bus) -> None:
 async def test_a_cancelled_publish_leaves_nothing_behind(server: Server, bus: Bus) -> None:
     server.freeze()
     publishing = asyncio.create_task(bus.publisher.publish(begin(1)))
-    await asyncio.sleep(0.1)
+    await until(lambda: bus.publisher._waiting, "it waits for the answer")
     publishing.cancel()
     await asyncio.gather(publishing, return_exceptions=True)
     assert not bus.publisher._waiting

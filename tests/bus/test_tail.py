@@ -7,30 +7,20 @@ from collections.abc import AsyncIterator
 
 import pytest
 from nats.aio.msg import Msg
-from nats_server import Server
+from nats_server import Server, serving
 from support import until
 
-from harkara.bus.connection import Bus, connect
+from harkara.bus.connection import Bus
 from harkara.bus.errors import Unavailable
 from harkara.bus.messages import Outgoing
 from harkara.bus.tail import History, Stored, Tail
-from harkara.bus.topology import apply
 from harkara.ids import uuid7
 from harkara.schemas.events import MessageRead, MessageSent
 
 
 @pytest.fixture(scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    made = Server(tmp_path_factory.mktemp("nats"))
-    await made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-async def bus(server: Server) -> AsyncIterator[Bus]:
-    async with await connect(server.url) as made:
-        await apply(made.js)
+    async with serving(tmp_path_factory.mktemp("nats")) as made:
         yield made
 
 
