@@ -187,8 +187,18 @@ class Link:
         self._listeners.remove(listener)
         with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(_ROUND_TRIP_S):
-                await (listener.sub.drain() if self.connected else listener.sub.unsubscribe())
+                await (self._hear_out(listener.sub) if self.connected else listener.sub.unsubscribe())
         heed_cancellation()
+
+    async def _hear_out(self, sub: Any) -> None:
+        """End a subscription once everything has come that the server sent to it.
+
+        nats-py's drain writes its PING straight to the socket, past what still waits in its buffer: the answer would
+        come before the server has read that the subscription ends, and what it sends in between would be lost.
+        """
+        await self._client._send_unsubscribe(sub._id)
+        await self._client._flush_pending(force_flush=True)
+        await sub.drain()
 
     async def request(self, subject: str, data: bytes, within_s: float = 5.0) -> bytes:
         """Ask and await the answer. Raises Unavailable when there is none."""
