@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,22 +76,40 @@ def settings_for(**overrides: Any) -> Settings:
     return settings
 
 
-async def until_stopped() -> None:
-    """Return on SIGINT or SIGTERM. A second one ends the process at once."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
+def run_until_stopped(main: Callable[[Callable[[], Awaitable[None]]], Coroutine[Any, Any, None]]) -> None:
+    """Run a command that goes on until SIGINT or SIGTERM; a second one ends the process at once.
 
-    def stop() -> None:
-        if stopped.is_set():
-            sys.stderr.write("harkara: stopped without waiting\n")
-            sys.stderr.flush()
-            signal.raise_signal(signal.SIGKILL)
-        stopped.set()
+    `main` is given what to await once it is ready. Told to stop before that, it is cancelled, and takes down what it
+    has begun.
+    """
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    await stopped.wait()
-    logger.info("stopping: what has begun is being finished")
+    async def stoppable() -> None:
+        ready, asked = asyncio.Event(), asyncio.Event()
+        loop, starting = asyncio.get_running_loop(), asyncio.current_task()
+
+        async def until_stopped() -> None:
+            ready.set()
+            await asked.wait()
+
+        def stop() -> None:
+            if asked.is_set():
+                sys.stderr.write("harkara: stopped without waiting\n")
+                sys.stderr.flush()
+                signal.raise_signal(signal.SIGKILL)
+            asked.set()
+            logger.info("stopping: what has begun is being finished")
+            if starting and not ready.is_set():
+                starting.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        try:
+            await main(until_stopped)
+        except asyncio.CancelledError:
+            if not asked.is_set():
+                raise
+
+    run(stoppable)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,7 +130,7 @@ def up(data: Path, host: str, port: int, gateway_port: int, nats_port: int, spee
 
     settings = settings_for(speed=speed)
     ports = Ports(host=host, door=port, gateway=gateway_port, nats=nats_port)
-    run(lambda: serve(settings, data, ports, until_stopped))
+    run_until_stopped(lambda until: serve(settings, data, ports, until))
 
 
 @main.command()
@@ -122,15 +140,15 @@ def http(host: str, port: int) -> None:
     """The front door alone."""
     from harkara import app
 
-    async def serve() -> None:
+    async def serve(until: Callable[[], Awaitable[None]]) -> None:
         async with AsyncExitStack() as stack:
             parts = await stack.enter_async_context(app.build(settings))
             bound = await stack.enter_async_context(app.door(parts, host, port))
             logger.info("front door on http://{}:{}", host, bound)
-            await until_stopped()
+            await until()
 
     settings = settings_for()
-    run(serve)
+    run_until_stopped(serve)
 
 
 @main.command()
@@ -143,12 +161,12 @@ def actor(names: tuple[str, ...]) -> None:
     if unknown := [name for name in chosen if name not in app.ACTORS]:
         raise Told(f"there is no actor {unknown[0]!r}: choose from {', '.join(app.ACTORS)}, or all")
 
-    async def serve() -> None:
+    async def serve(until: Callable[[], Awaitable[None]]) -> None:
         async with app.build(settings) as parts, app.actors(parts, chosen):
-            await until_stopped()
+            await until()
 
     settings = settings_for()
-    run(serve)
+    run_until_stopped(serve)
 
 
 @main.command()
