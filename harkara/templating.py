@@ -74,6 +74,7 @@ def _environment() -> Any:
 _ENVIRONMENT = _environment()
 
 
+@lru_cache(maxsize=1024)
 def check(text: str) -> None:
     """Raise TemplateFault if the text has a syntax error, does what it may not, or names what does not exist."""
     _check_language(text)

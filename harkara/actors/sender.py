@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 from loguru import logger
 
-from harkara.actors.batching import Batcher
+from harkara.batching import Batcher
 from harkara.actors.budget import Budgets
 from harkara.actors.gate import Ambiguous, Go, Park, Settled, Stale, Suppress, Verdict, Wait, judge
 from harkara.actors.numbers import Numbers

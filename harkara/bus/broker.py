@@ -92,7 +92,18 @@ class BrokerPublisher:
 
     async def publish(self, out: Outgoing) -> Ack:
         """Store one message. Raises Unavailable (it may or may not be stored), Full or Refused."""
-        result = (await self.publish_many((out,)))[0]
+        try:
+            packet = out.packet()
+        except (ValueError, TypeError) as error:
+            raise _not_published(out, error) from None
+        head = header_block(packet)
+        results: list[Result | None] = [self._impossible(packet, head)]
+        deadline = asyncio.get_running_loop().time() + self._patience_s
+        if results[0] is None and self._link.connected:  # straight, without what it takes to try again
+            await self._round((packet,), [head], [0], results, min(_ACK_WAIT_S, self._patience_s))
+        result = results[0]
+        if result is None or isinstance(result, Unavailable):
+            [result] = await self._send_window((packet,), deadline)
         if isinstance(result, BusError):
             raise result
         return result
@@ -106,7 +117,7 @@ class BrokerPublisher:
                 packets.append(out.packet())
                 results.append(None)
             except (ValueError, TypeError) as error:
-                results.append(Refused(f"{type(out.message).__name__} cannot be published: {error}"))
+                results.append(_not_published(out, error))
         stored = iter(await self.send(packets))
         return [next(stored) if result is None else result for result in results]
 
@@ -114,7 +125,8 @@ class BrokerPublisher:
         """Store packets that are already encoded: what happened to each, in the same order."""
         results: list[Result] = []
         for window in _windows(packets):
-            results.extend(await self._send_window(window))
+            deadline = asyncio.get_running_loop().time() + self._patience_s
+            results.extend(await self._send_window(window, deadline))
         return results
 
     def wake(self, subject: str, data: bytes = b"") -> None:
@@ -127,9 +139,9 @@ class BrokerPublisher:
         listener = await self._link.listen(subject, lambda msg: callback(msg.data))
         return listener.close
 
-    async def _send_window(self, packets: Sequence[Packet]) -> list[Result]:
+    async def _send_window(self, packets: Sequence[Packet], deadline: float) -> list[Result]:
+        """Send until all are stored or refused, or the loop's clock says `deadline`."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience_s
         heads = [header_block(packet) for packet in packets]
         results: list[Result | None] = [
             self._impossible(packet, head) for packet, head in zip(packets, heads, strict=True)
@@ -218,6 +230,10 @@ def _result(msg: Msg, subject: str) -> Result:
     if fault.code == 503 or fault.err_code == _STORE_FAILED:
         return Unavailable(f"the broker cannot store {subject}: {fault.description}")
     return Refused(f"the broker refused {subject}: {fault.description} ({fault.err_code})")
+
+
+def _not_published(out: Outgoing, error: Exception) -> Refused:
+    return Refused(f"{type(out.message).__name__} cannot be published: {error}")
 
 
 def _windows(packets: Sequence[Packet]) -> Iterator[Sequence[Packet]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from harkara.bus.publisher import Publisher
+from harkara.http.asking import Questions
 from harkara.http.authenticate import Keyring, authenticate
 from harkara.http.identity import Tokens, utc_now
 from harkara.http.messages import JustAccepted
@@ -50,6 +51,7 @@ class Door:
     tokens: Tokens = field(init=False)
     keyring: Keyring = field(init=False)
     sources: Sources = field(init=False)
+    questions: Questions = field(init=False)
     passwords: Passwords = field(default_factory=Passwords)
     accepted: JustAccepted = field(default_factory=JustAccepted)
 
@@ -57,6 +59,7 @@ class Door:
         self.vault = Vault(self.settings.secret_key)
         self.tokens = Tokens(self.settings.secret_key)
         self.keyring = Keyring(self.storage, self.clock)
+        self.questions = Questions(self.storage)
         self.sources = Sources(self.storage, self.vault, self.clock)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -35,29 +35,24 @@ from harkara.schemas.content import Content
 from harkara.storage.models import Message
 from harkara.templating import TemplateFault, compiled, variables
 
-if TYPE_CHECKING:
-    from harkara.storage.storage import Connection
-
-#: All that decides about one message, in one question; what is still missing is who it goes to.
-_FACTS = """
-select s.status as sender_status, t.default_region, k.id as contact_id, k.name, k.phone, k.locale, k.attributes::text,
+#: All that decides about one message, for many at once (`harkara/http/asking.py`). A phone is a contact's first number
+#: or a further one.
+FACTS = """
+select s.status as sender_status, k.id as contact_id, k.name, k.phone, k.locale, k.attributes::text,
        k.opted_out_at is not null as opted_out,
        k.opted_in_at is not null and (k.consent_categories = '{}' or 'marketing' = any (k.consent_categories))
          as consents
-from tenants t
-left join senders s on s.id = $1
+from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[]) with ordinality
+     as i (tenant_id, sender_id, contact_id, phone, place)
+left join senders s on s.id = i.sender_id and s.tenant_id || '' = i.tenant_id
+left join lateral (
+  select i.contact_id as id where i.contact_id is not null
+  union all select c.id from contacts c where c.tenant_id = i.tenant_id and c.phone = i.phone
+  union all select n.contact_id from phone_numbers n where n.tenant_id = i.tenant_id and n.phone = i.phone
+  limit 1) who on true
+left join contacts k on k.id = who.id and k.tenant_id || '' = i.tenant_id
+order by i.place
 """
-
-#: A phone is a contact's first number or a further one. It is looked up before it is joined: row-level security lets no
-#: index be used for a condition that it can't see through.
-_WHO = """
-with who as materialized (
-  select id from contacts where phone = $2
-  union all select contact_id from phone_numbers where phone = $2 limit 1)
-"""
-
-TO_CONTACT = " ".join((_FACTS, "left join contacts k on k.id = $2"))
-TO_PHONE = " ".join((_WHO, _FACTS, "left join who on true left join contacts k on k.id = who.id"))
 
 #: A message younger than this may still be on its way into the table, from any process.
 YOUNG = timedelta(seconds=10)
@@ -106,13 +101,9 @@ async def send(ctx: Context[NewMessage, None]) -> Answer[Accepted | Outcome]:
     if (wanted.contact_id is None) == (wanted.to is None):
         faults.add("contact_id", "give exactly one of contact_id and to")
     faults.content(content, complete=False)
-    async with ctx.transaction() as con:
-        to = await _phone(con, wanted.to, faults)
-        faults.refuse()
-        if to is None:
-            facts = await con.fetchrow(TO_CONTACT, wanted.sender_id, wanted.contact_id)
-        else:
-            facts = await con.fetchrow(TO_PHONE, wanted.sender_id, to)
+    to = None if wanted.to is None else await _phone(ctx, wanted.to, faults)
+    faults.refuse()
+    facts = await ctx.door.questions.ask(FACTS, ctx.tenant, wanted.sender_id, wanted.contact_id, to)
     _refuse(wanted, facts)
     _render(content, facts, to)
     id_ = uuid7()
@@ -128,11 +119,12 @@ async def send(ctx: Context[NewMessage, None]) -> Answer[Accepted | Outcome]:
     return answer
 
 
-async def _phone(con: Connection, text: str | None, faults: Faults) -> str | None:
+async def _phone(ctx: Context[NewMessage, None], text: str, faults: Faults) -> str:
     """The number it goes to, if it is one; the tenant's region is asked for only if the number doesn't say its own."""
-    if text is None:
-        return None
-    return faults.phone("to", text, None if text.lstrip().startswith("+") else await region_of(con))
+    if text.lstrip().startswith("+"):
+        return faults.phone("to", text, None)
+    async with ctx.transaction() as con:
+        return faults.phone("to", text, await region_of(con))
 
 
 def _refuse(wanted: NewMessage, facts: Any) -> None:
@@ -157,9 +149,9 @@ def _refuse(wanted: NewMessage, facts: Any) -> None:
 
 def _render(content: Content, facts: Any, to: str | None) -> None:
     """Refuse a message that would have a hole, or be too long, for this very contact."""
-    faults = Faults()
     if not any("{" in text for _, text in content.texts()):
         return
+    faults = Faults()
     values = variables(
         name=facts["name"] or "",
         phone=facts["phone"] or to or "",

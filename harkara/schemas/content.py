@@ -110,6 +110,8 @@ class Content(Body):
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Every text that may contain variables, with its path; empty ones are left out."""
+        if type(self) is Content and self.body and self.template is self.media is self.interactive is None:
+            return iter((("body", self.body),))  # nearly always
         return _texts(self, "")
 
     def map_texts(self, render: Callable[[str], str]) -> Content:

@@ -16,7 +16,7 @@ from nats.js.errors import NotFoundError
 from harkara.bus.connection import Bus
 from harkara.bus.errors import Full, Refused, Unavailable
 from harkara.http.door import Door
-from harkara.http.messages import TO_CONTACT, TO_PHONE, JustAccepted
+from harkara.http.messages import FACTS, JustAccepted
 from harkara.ids import uuid7
 from harkara.storage.storage import Storage
 
@@ -255,10 +255,11 @@ async def test_what_decides_about_a_message_is_found_by_indexes_however_many_con
             "insert into contacts (id, name, phone) select gen_random_uuid(), 'A', '+9177' || (10000000 + n)"
             " from generate_series(1, 3000) n"
         )
-    for statement, value in ((TO_CONTACT, UUID(contact)), (TO_PHONE, phone)):
-        async with storage.tenant(acme.tenant) as con:
-            assert (await con.fetchrow(statement, UUID(sender), value))["contact_id"] == UUID(contact)
-            plan = [line[0] for line in await con.fetch(f"explain {statement}", UUID(sender), value)]
+    for values in ((UUID(contact), None), (None, phone)):
+        items = [[acme.tenant], [UUID(sender)], *([value] for value in values)]
+        async with storage.batch((acme.tenant,)) as con:
+            assert (await con.fetchrow(FACTS, *items))["contact_id"] == UUID(contact)
+            plan = [line[0] for line in await con.fetch(f"explain {FACTS}", *items)]
         ways = [line for line in plan if " on contacts" in line]
         assert ways
         assert all("Index Scan using" in way for way in ways), plan

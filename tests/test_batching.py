@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from harkara.actors.batching import Batcher
+from harkara.batching import Batcher
 
 
 async def test_items_of_one_turn_share_a_batch_and_later_ones_the_next() -> None:
