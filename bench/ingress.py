@@ -31,7 +31,7 @@ from harkara.embedded.stack import Stack, Urls
 from harkara.storage.migrate import bootstrap, migrate
 
 CONTACTS = 20_000
-CONNECTIONS = 32
+CONNECTIONS = 64
 STEADY_PER_S = 300
 
 

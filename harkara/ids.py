@@ -5,13 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import deque
 from datetime import UTC, datetime
 from uuid import UUID
+
+#: Random bytes for the next ids: asking the system for each one alone is most of what an id costs.
+_random: deque[bytes] = deque()
+_AT_ONCE = 256
+_BYTES = 10
+
+os.register_at_fork(after_in_child=_random.clear)
 
 
 def uuid7(at: datetime | None = None) -> UUID:
     """A new UUIDv7 whose time is `at` (aware; now if not given), with 74 random bits."""
-    return _assemble(_milliseconds(at), int.from_bytes(os.urandom(10), "big"))
+    try:
+        random = _random.pop()
+    except IndexError:
+        fresh = os.urandom(_AT_ONCE * _BYTES)
+        _random.extend(fresh[place : place + _BYTES] for place in range(_BYTES, len(fresh), _BYTES))
+        random = fresh[:_BYTES]
+    return _assemble(_milliseconds(at), int.from_bytes(random, "big"))
 
 
 def uuid7_for(at: datetime, *parts: str) -> UUID:

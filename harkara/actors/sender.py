@@ -17,11 +17,11 @@ from uuid import UUID
 import msgspec
 from loguru import logger
 
-from harkara.batching import Batcher
 from harkara.actors.budget import Budgets
 from harkara.actors.gate import Ambiguous, Go, Park, Settled, Stale, Suppress, Verdict, Wait, judge
 from harkara.actors.numbers import Numbers
 from harkara.actors.steps import Step, Steps
+from harkara.batching import Batcher
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Drop, Outcome, Retry
 from harkara.bus.schedule import Schedule

@@ -58,7 +58,10 @@ async def accept(
 
 def preferred_wait(headers: Mapping[str, str]) -> int:
     """The seconds of `Prefer: wait=…` (RFC 7240), at most LONGEST_WAIT_S; 0 if there is no such preference."""
-    found = _WAIT.search(headers.get("Prefer", ""))
+    preference = headers.get("Prefer")
+    if preference is None:
+        return 0
+    found = _WAIT.search(preference)
     return min(int(found[1]), LONGEST_WAIT_S) if found else 0
 
 

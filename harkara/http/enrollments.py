@@ -27,16 +27,18 @@ from harkara.storage.models import Campaign, ContactCampaignProgress
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
 
-#: All that decides about one enrolment, in one question.
+#: All that decides about one enrolment, for many at once (`harkara/http/asking.py`).
 FACTS = """
 select c.status, k.id is not null as has_contact, k.opted_out_at is not null as opted_out,
        k.opted_in_at is not null and (k.consent_categories = '{}' or 'marketing' = any (k.consent_categories))
          as consents,
        p.id as enrollment_id, p.status as enrollment_status
-from (select 1) one
-left join campaigns c on c.id = $1
-left join contacts k on k.id = $2
-left join contact_campaign_progress p on p.campaign_id = c.id and p.contact_id = k.id
+from unnest($1::text[], $2::uuid[], $3::uuid[]) with ordinality as i (tenant_id, campaign_id, contact_id, place)
+left join campaigns c on c.id = i.campaign_id and c.tenant_id || '' = i.tenant_id
+left join contacts k on k.id = i.contact_id and k.tenant_id || '' = i.tenant_id
+left join contact_campaign_progress p
+  on p.tenant_id = i.tenant_id and p.contact_id = i.contact_id and p.campaign_id = i.campaign_id
+order by i.place
 """
 
 #: Who of those meant can be enrolled as things stand.
@@ -70,8 +72,7 @@ async def index(ctx: Context[None, EnrollmentQuery]) -> Page[EnrollmentShown]:
 async def enroll(ctx: Context[None, None]) -> Answer[Accepted | Outcome]:
     """Enrol one contact. What is known to stand in the way is told now; the actor judges again."""
     campaign_id, contact_id = ctx.id("campaign_id"), ctx.id("contact_id")
-    async with ctx.transaction() as con:
-        _refuse(await con.fetchrow(FACTS, campaign_id, contact_id), contact_id)
+    _refuse(await ctx.door.questions.ask(FACTS, ctx.tenant, campaign_id, contact_id), contact_id)
     id_ = uuid7()
     command = StartEnrollment(campaign_id=str(campaign_id), contact_id=str(contact_id))
     expected = Expected(frozenset({"enrollment.started", "enrollment.refused"}), id_)
@@ -118,9 +119,8 @@ def _location(campaign_id: UUID, contact_id: UUID) -> str:
 async def stop(ctx: Context[None, None]) -> Answer[Accepted | Outcome]:
     """Stop one contact's enrolment: nothing more of it is sent."""
     campaign_id, contact_id = ctx.id("campaign_id"), ctx.id("contact_id")
-    async with ctx.transaction() as con:
-        facts: Any = await con.fetchrow(FACTS, campaign_id, contact_id)
-        _need_both(facts)
+    facts: Any = await ctx.door.questions.ask(FACTS, ctx.tenant, campaign_id, contact_id)
+    _need_both(facts)
     command = StopEnrollment(campaign_id=str(campaign_id), contact_id=str(contact_id))
     runs = facts["enrollment_status"] in ("active", "paused")
     expected = Expected(frozenset({"enrollment.stopped"}), facts["enrollment_id"]) if runs else None

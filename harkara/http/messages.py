@@ -15,7 +15,7 @@ from harkara.http.checks import Faults
 from harkara.http.contacts import region as region_of
 from harkara.http.context import Answer, Context
 from harkara.http.lists import newest, page
-from harkara.http.problems import Problem, conflict, invalid, not_found
+from harkara.http.problems import Problem, conflict, not_found
 from harkara.http.route import PREFIX
 from harkara.http.rows import shown
 from harkara.ids import time_of, uuid7
@@ -149,7 +149,8 @@ def _refuse(wanted: NewMessage, facts: Any) -> None:
 
 def _render(content: Content, facts: Any, to: str | None) -> None:
     """Refuse a message that would have a hole, or be too long, for this very contact."""
-    if not any("{" in text for _, text in content.texts()):
+    texts = list(content.texts())
+    if not any("{" in text for _, text in texts):
         return
     faults = Faults()
     values = variables(
@@ -158,15 +159,16 @@ def _render(content: Content, facts: Any, to: str | None) -> None:
         locale=facts["locale"],
         attributes=msgspec.json.decode(facts["attributes"] or "{}"),
     )
-    for path, text in content.texts():
+    rendered: dict[str, str] = {}
+    for path, text in texts:
         try:
-            compiled(text)(values)
+            rendered[text] = compiled(text)(values)
         except TemplateFault as fault:
             faults.add(path, f"{fault}: this contact has no value for it, so give it a default")
     faults.refuse()
-    rendered = content.map_texts(lambda text: compiled(text)(values)).faults(rendered=True)
-    if rendered:
-        raise invalid(*rendered)
+    for path, message in content.map_texts(rendered.__getitem__).faults(rendered=True):
+        faults.add(path, message)
+    faults.refuse()
 
 
 async def index(ctx: Context[None, MessageQuery]) -> Page[MessageShown]:

@@ -110,7 +110,7 @@ class Content(Body):
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Every text that may contain variables, with its path; empty ones are left out."""
-        if type(self) is Content and self.body and self.template is self.media is self.interactive is None:
+        if type(self) is Content and self.body and (self.template, self.media, self.interactive) == (None, None, None):
             return iter((("body", self.body),))  # nearly always
         return _texts(self, "")
 
@@ -125,6 +125,9 @@ class Content(Body):
 
         Before rendering, a text with variables is not measured, because its length is not known yet.
         """
+        body, more = self.body, (self.template, self.media, self.interactive)
+        if body and more == (None, None, None) and len(body) <= TEXT_LIMIT and not body.isspace():
+            return []  # nearly always
         return list(_Check(rendered).content(self))
 
 
