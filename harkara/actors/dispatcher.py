@@ -1,6 +1,6 @@
 """Turns commands to send something into messages in the right lane of their number.
 
-takes: `cmd.message.send`
+takes: `cmd.message.send`, `cmd.message.cancel`
 says: message.queued, .suppressed; publishes `work.send.<sender>.<lane>`
 retries: while the database is away
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import msgspec
@@ -21,7 +21,7 @@ from harkara.bus.outcomes import Done, Drop, Outcome
 from harkara.bus.publisher import Publisher
 from harkara.bus.schedule import Schedule
 from harkara.schemas.base import Message
-from harkara.schemas.commands import SendMessage
+from harkara.schemas.commands import CancelMessage, SendMessage
 from harkara.schemas.content import Content
 from harkara.schemas.events import MessageQueued, MessageSuppressed
 from harkara.schemas.work import Send
@@ -71,7 +71,7 @@ class Dispatcher:
     """Writes the message row, then the work: a crash between them is mended by the command's redelivery."""
 
     name: ClassVar[str] = "dispatcher"
-    takes: ClassVar[tuple[type[Message], ...]] = (SendMessage,)
+    takes: ClassVar[tuple[type[Message], ...]] = (SendMessage, CancelMessage)
     retries: ClassVar[Schedule] = Schedule.seconds(1, 5, 30, 120, 600, 3600, 21600)
     batch: ClassVar[int] = 200
     in_flight: ClassVar[int] = 2
@@ -79,8 +79,20 @@ class Dispatcher:
     def __init__(self, storage: Storage, publisher: Publisher) -> None:
         self._storage, self._publisher = storage, publisher
 
-    async def handle(self, batch: Sequence[Delivery[SendMessage]]) -> Sequence[Outcome]:
-        """Queue each message, or say why it can't be."""
+    async def handle(self, batch: Sequence[Delivery[SendMessage | CancelMessage]]) -> Sequence[Outcome]:
+        """Queue each message, or say why it can't be; then cancel those that shall not leave after all."""
+        sends = [cast("Delivery[SendMessage]", d) for d in batch if isinstance(d.message, SendMessage)]
+        cancels = [cast("Delivery[CancelMessage]", d) for d in batch if isinstance(d.message, CancelMessage)]
+        outcomes = dict(zip(map(id, sends), await self._queue(sends) if sends else (), strict=True))
+        outcomes |= zip(map(id, cancels), await self._cancel(cancels) if cancels else (), strict=True)
+        return [outcomes[id(d)] for d in batch]
+
+    async def _cancel(self, batch: Sequence[Delivery[CancelMessage]]) -> Sequence[Outcome]:
+        async with self._storage.batch({d.tenant for d in batch}) as con:
+            done = await dispatching.cancel(con, [(d.tenant, UUID(d.message.message_id)) for d in batch])
+        return [_cancelled(d, done.get(UUID(d.message.message_id))) for d in batch]
+
+    async def _queue(self, batch: Sequence[Delivery[SendMessage]]) -> Sequence[Outcome]:
         async with self._storage.batch({d.tenant for d in batch}) as con:
             wanted = [_wanted(d) for d in batch]
             recipients = await dispatching.recipients(con, wanted)
@@ -117,8 +129,19 @@ def _row(d: Delivery[SendMessage], recipient: Recipient, decision: Decision) -> 
         "suppressed" if decision.suppressed else "queued",
         decision.suppressed,
         d.cause or d.id,
-        d.at,
+        d.message.send_at or d.at,
     )
+
+
+def _cancelled(d: Delivery[CancelMessage], row: tuple[UUID | None, UUID] | None) -> Outcome:
+    """Told under the id under which the sender would tell it, so that it is told once."""
+    if row is None:
+        return Done()
+    contact, sender, id_ = row[0], row[1], d.message.message_id
+    event = MessageSuppressed(
+        id=id_, contact_id=str(contact) if contact else None, sender_id=str(sender), reason="cancelled"
+    )
+    return Done((Outgoing(event, d.tenant, f"{id_}.suppressed", d.cause),))
 
 
 def _queued(d: Delivery[SendMessage], row: NewMessage, decision: Decision) -> Outcome:
@@ -137,7 +160,7 @@ def _queued(d: Delivery[SendMessage], row: NewMessage, decision: Decision) -> Ou
         lane=d.message.lane,
         contact_id=fields["contact_id"],
         to=row.to,
-        due_at=d.at,
+        due_at=row.due_at,
         content=decision.content,
     )
     queued = Outgoing(MessageQueued(**fields), d.tenant, f"{id_}.queued", cause)

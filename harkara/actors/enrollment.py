@@ -102,7 +102,7 @@ class Enrollment:
             start.version_id,
             started_at,
             start.step_id,
-            uuid7(),
+            uuid7(max(due_at, datetime.now(UTC))),  # as in Step.next_after
             due_at,
         )
 

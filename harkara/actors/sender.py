@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 from uuid import UUID
 
@@ -49,6 +49,10 @@ UNREACHABLE_CEILING = timedelta(seconds=30)
 
 #: A next step that is due sooner than this would miss the ticker's look-ahead, so the ticker is woken.
 WAKE_WITHIN = timedelta(seconds=2)
+
+
+#: Clocks of two machines differ by less: what is due within that is due.
+DUE_SOON = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,9 @@ class Sender:
 
     async def _one(self, delivery: Delivery[Send]) -> Outcome:
         work = delivery.message
+        early = work.due_at - datetime.now(UTC)
+        if early > DUE_SOON and work.step_id is None:
+            return Retry("its time has not come", early, counts=False)
         number = await self._numbers.get(delivery.tenant, work.sender_id)
         if number is None:
             return Drop(f"tenant {delivery.tenant} has no sender {work.sender_id}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -39,9 +39,9 @@ class Step:
             return Advance(enrollment_id, "completed", step=self.position + 1)
         step_id, delay_hours = self.later[0]
         due_at = started_at + delay(delay_hours, speed)
-        return Advance(
-            enrollment_id, "active", step=self.position + 1, step_id=step_id, message_id=uuid7(), due_at=due_at
-        )
+        # The id tells when the message is due: by it messages are listed. For what is late already, that is now.
+        id_ = uuid7(max(due_at, datetime.now(UTC)))
+        return Advance(enrollment_id, "active", step=self.position + 1, step_id=step_id, message_id=id_, due_at=due_at)
 
     def end(self, enrollment_id: UUID, status: str, reason: str) -> Advance:
         """The enrolment ends at this step."""

@@ -1,8 +1,7 @@
-"""One-off messages: accepted here, sent by the actors; and every message with what happened to it."""
+"""One-off messages: accepted here, sent by the actors, and cancelled while they wait."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,25 +13,13 @@ from harkara.http.accepting import Expected, accept
 from harkara.http.checks import Faults
 from harkara.http.contacts import region as region_of
 from harkara.http.context import Answer, Context
-from harkara.http.lists import newest, page
-from harkara.http.problems import Problem, conflict, not_found
+from harkara.http.message_list import find
+from harkara.http.problems import Problem, conflict, invalid, not_found
 from harkara.http.route import PREFIX
-from harkara.http.rows import shown
-from harkara.ids import time_of, uuid7
-from harkara.schemas.api import (
-    Accepted,
-    AcceptedStory,
-    MessageQuery,
-    MessageShown,
-    MessageStory,
-    Moment,
-    NewMessage,
-    Outcome,
-    Page,
-)
-from harkara.schemas.commands import SendMessage
+from harkara.ids import uuid7
+from harkara.schemas.api import Accepted, NewMessage, Outcome
+from harkara.schemas.commands import CancelMessage, SendMessage
 from harkara.schemas.content import Content
-from harkara.storage.models import Message
 from harkara.templating import TemplateFault, compiled, variables
 
 #: All that decides about one message, for many at once (`harkara/http/asking.py`). A phone is a contact's first number
@@ -54,26 +41,14 @@ left join contacts k on k.id = who.id and k.tenant_id || '' = i.tenant_id
 order by i.place
 """
 
-#: A message younger than this may still be on its way into the table, from any process.
-YOUNG = timedelta(seconds=10)
+#: Whose number it is when none is named.
+ONLY_SENDER = "select id from senders where status = 'active' limit 2"
 
-#: How long to wait for such a one before saying that there is none.
-PATIENCE = timedelta(seconds=1)
-
-LOOK_EVERY = timedelta(milliseconds=20)
+#: How far ahead a message may be scheduled: the months it may fall into are prepared.
+FURTHEST = timedelta(days=30)
 
 #: The events of which the first tells what became of a message.
 OUTCOMES = frozenset({"message.sent", "message.failed", "message.suppressed", "message.unknown"})
-
-#: When what happened: the column and the status it means, in order.
-MOMENTS = (
-    ("created_at", "queued"),
-    ("attempted_at", "sending"),
-    ("sent_at", "sent"),
-    ("delivered_at", "delivered"),
-    ("read_at", "read"),
-    ("failed_at", "failed"),
-)
 
 
 class JustAccepted:
@@ -101,22 +76,44 @@ async def send(ctx: Context[NewMessage, None]) -> Answer[Accepted | Outcome]:
     if (wanted.contact_id is None) == (wanted.to is None):
         faults.add("contact_id", "give exactly one of contact_id and to")
     faults.content(content, complete=False)
+    send_at = None if wanted.send_at is None else _time(ctx, wanted.send_at, faults)
     to = None if wanted.to is None else await _phone(ctx, wanted.to, faults)
     faults.refuse()
-    facts = await ctx.door.questions.ask(FACTS, ctx.tenant, wanted.sender_id, wanted.contact_id, to)
+    sender_id = wanted.sender_id or await _only_sender(ctx)
+    facts = await ctx.door.questions.ask(FACTS, ctx.tenant, sender_id, wanted.contact_id, to)
     _refuse(wanted, facts)
     _render(content, facts, to)
-    id_ = uuid7()
+    id_ = uuid7(send_at)  # an id tells when its message is due
     command = SendMessage(
-        sender_id=str(wanted.sender_id),
+        sender_id=str(sender_id),
         content=content,
         contact_id=None if wanted.contact_id is None else str(wanted.contact_id),
         to=to,
         lane=wanted.lane,
+        send_at=send_at,
     )
     answer = await accept(ctx, command, Accepted(id=id_), f"{PREFIX}/messages/{id_}", Expected(OUTCOMES, id_))
     ctx.door.accepted.add(ctx.tenant, id_, ctx.door.clock())
     return answer
+
+
+def _time(ctx: Context[NewMessage, None], at: datetime, faults: Faults) -> datetime | None:
+    """When it shall leave; None for what is past, which means now."""
+    now = ctx.door.clock()
+    if at > now + FURTHEST:
+        faults.add("send_at", f"lies too far ahead: at most {FURTHEST.days} days from now")
+    return faults.instant("send_at", at) if at > now else None
+
+
+async def _only_sender(ctx: Context[NewMessage, None]) -> UUID:
+    async with ctx.transaction() as con:
+        rows = await con.fetch(ONLY_SENDER)
+    if not rows:
+        raise conflict("there is no active sender: make one with POST /api/v1/senders, or make one active again")
+    if len(rows) > 1:
+        raise invalid(("sender_id", "is needed, because there are several senders: say which one sends it"))
+    only: UUID = rows[0]["id"]
+    return only
 
 
 async def _phone(ctx: Context[NewMessage, None], text: str, faults: Faults) -> str:
@@ -171,45 +168,19 @@ def _render(content: Content, facts: Any, to: str | None) -> None:
     faults.refuse()
 
 
-async def index(ctx: Context[None, MessageQuery]) -> Page[MessageShown]:
-    """Messages, newest first."""
-    query = ctx.query
-    async with ctx.transaction():
-        rows = newest(Message.all(), ctx.tenant, query)
-        for name in ("status", "campaign_id", "contact_id"):
-            if (value := getattr(query, name)) is not None:
-                rows = rows.filter(**{name: value})
-        found = await rows
-    return page([shown(row, MessageShown) for row in found], query)
+async def cancel(ctx: Context[None, None]) -> Answer[Accepted | Outcome]:
+    """Cancel a message that still waits for its time or its number's turn.
 
-
-async def show(ctx: Context[None, None]) -> MessageStory | AcceptedStory:
-    """One message with its timeline. One that was accepted a moment ago is waited for, never denied."""
+    It is then `suppressed` with the reason `cancelled`. Between this answer and that it may leave after all, when its
+    turn comes just then; `Prefer: wait=5` tells which it was. 409 for one that has left, or never will.
+    """
     id_ = ctx.id("message_id")
-    message = await _find(ctx, id_)
+    message = await find(ctx, id_)
     if message is None:
-        accepted_at = ctx.door.accepted.at(ctx.tenant, id_)
-        if accepted_at is None:
-            raise not_found("message")
-        return AcceptedStory(id=id_, status="accepted", timeline=[Moment(at=accepted_at, status="accepted")])
-    return MessageStory(timeline=_timeline(message), **msgspec.structs.asdict(shown(message, MessageShown)))
-
-
-async def _find(ctx: Context[None, None], id_: UUID) -> Message | None:
-    now = ctx.door.clock()
-    patience = PATIENCE if id_.version == 7 and abs(now - time_of(id_)) < YOUNG else timedelta()
-    while True:
-        async with ctx.transaction():
-            message = await Message.get_or_none(id=id_)
-        if message is not None or patience <= timedelta():
-            return message
-        await asyncio.sleep(LOOK_EVERY.total_seconds())
-        patience -= LOOK_EVERY
-
-
-def _timeline(message: Message) -> list[Moment]:
-    """In the order in which they must have been: WhatsApp tells whole seconds, so a receipt may seem to come early."""
-    moments = [Moment(at=at, status=status) for name, status in MOMENTS if (at := getattr(message, name)) is not None]
-    if all(moment.status != message.status for moment in moments):
-        moments.append(Moment(at=message.updated_at, status=message.status))
-    return moments
+        raise not_found("message")
+    if message.status != "queued" and (message.status, message.reason) != ("suppressed", "cancelled"):
+        raise conflict(f"this message is {message.status}: only one that is queued can be cancelled")
+    expected = Expected(OUTCOMES, id_) if message.status == "queued" else None
+    return await accept(
+        ctx, CancelMessage(message_id=str(id_)), Accepted(id=uuid7()), f"{PREFIX}/messages/{id_}", expected
+    )

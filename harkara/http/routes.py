@@ -12,6 +12,7 @@ from harkara.http import (
     enrollments,
     feed,
     health,
+    message_list,
     messages,
     senders,
     steps,
@@ -92,8 +93,9 @@ CAMPAIGNS = (
 
 MESSAGES = (
     route("POST", "/messages", messages.send, writes("messages"), status=202),
-    route("GET", "/messages", messages.index, reads("messages")),
-    route("GET", "/messages/{message_id}", messages.show, reads("messages")),
+    route("GET", "/messages", message_list.index, reads("messages")),
+    route("GET", "/messages/{message_id}", message_list.show, reads("messages")),
+    route("POST", "/messages/{message_id}/cancel", messages.cancel, writes("messages"), status=202),
     route("GET", "/conversations", conversations.index, reads("conversations")),
     route("GET", "/conversations/{conversation_id}/messages", conversations.messages, reads("conversations")),
     route("GET", "/replies", conversations.replies, reads("conversations")),

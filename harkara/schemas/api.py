@@ -499,20 +499,34 @@ class BulkAccepted(Accepted, kw_only=True):
 
 
 class NewMessage(Content, kw_only=True):
-    """One message, to a contact or to a phone number."""
+    """One message, to a contact or to a phone number; to a number that is no contact's, it makes none.
 
-    sender_id: UUID
+    A tenant with one sender need not name it. With `send_at` it leaves then, at most 30 days from now.
+    """
+
+    sender_id: UUID | None = None
     contact_id: UUID | None = None
     to: str | None = None
     lane: Lane = "utility"
+    send_at: Instant | None = None
 
 
 class MessageQuery(Paging):
-    """Messages of one status, campaign or contact."""
+    """Messages by what they are and what became of them; `since` and `until` are about when they were due.
+
+    `reason` is a code such as `opted_out`. A page may hold fewer than `limit` although `next` is there: read on.
+    """
 
     status: MessageStatus | None = None
     campaign_id: UUID | None = None
     contact_id: UUID | None = None
+    sender_id: UUID | None = None
+    lane: Lane | None = None
+    to: Annotated[str, Meta(max_length=64)] | None = None
+    reason: Annotated[str, Meta(max_length=200)] | None = None
+    error_code: int | None = None
+    since: Instant | None = None
+    until: Instant | None = None
 
 
 class MessageShown(Shown):
@@ -548,10 +562,19 @@ class Moment(Shown):
     status: str
 
 
+class Why(Shown):
+    """Why a message was not sent, or not yet, or not delivered: a code, in words, and what can be done."""
+
+    code: str
+    text: str
+    todo: str
+
+
 class MessageStory(MessageShown):
-    """A message with all that happened to it, in order."""
+    """A message with all that happened to it, in order, and why it went no further, if so."""
 
     timeline: list[Moment]
+    why: Why | None
 
 
 class AcceptedStory(Shown):

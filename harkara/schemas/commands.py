@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar, Literal
 
 from harkara.schemas.base import Message
@@ -44,7 +45,7 @@ class BulkEnroll(Message, frozen=True):
 
 
 class SendMessage(Message, frozen=True):
-    """Send one message to a contact or a phone. The command's id becomes the message's id."""
+    """Send one message to a contact or a phone, at `send_at` or now. The command's id becomes the message's id."""
 
     subject: ClassVar[str] = "t.{tenant}.cmd.message.send"
 
@@ -53,3 +54,12 @@ class SendMessage(Message, frozen=True):
     contact_id: str | None = None
     to: str | None = None
     lane: Lane = "utility"
+    send_at: datetime | None = None
+
+
+class CancelMessage(Message, frozen=True):
+    """Keep a message that still waits from leaving. One that is on its way already goes."""
+
+    subject: ClassVar[str] = "t.{tenant}.cmd.message.cancel"
+
+    message_id: str

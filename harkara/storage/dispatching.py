@@ -71,6 +71,20 @@ on conflict (id) do nothing
 """
 
 
+#: From `queued` only: the sender takes a message out of it before it leaves, and whoever is first has it.
+_CANCEL = """
+with i as (select * from unnest($1::uuid[], $2::text[]) as i (id, tenant_id)),
+gone as (
+  update messages m set status = 'suppressed', reason = 'cancelled', updated_at = now()
+  from i where m.id = i.id and m.tenant_id || '' = i.tenant_id and m.status = 'queued'
+  returning m.id, m.contact_id, m.sender_id)
+select * from gone
+union
+select m.id, m.contact_id, m.sender_id from messages m join i on m.id = i.id and m.tenant_id || '' = i.tenant_id
+where m.status = 'suppressed' and m.reason = 'cancelled'
+"""
+
+
 async def recipients(con: Connection, wanted: Sequence[tuple[str, UUID, UUID | None, str | None]]) -> list[Recipient]:
     """Whom each (tenant, sender, contact or None, phone or None) means, in order."""
     rows = await con.fetch(_RECIPIENTS, *map(list, zip(*wanted, strict=True)))
@@ -98,3 +112,9 @@ async def queue(con: Connection, new: Sequence[NewMessage]) -> None:
         [n.cause for n in new],
         [n.due_at for n in new],
     )
+
+
+async def cancel(con: Connection, wanted: Sequence[tuple[str, UUID]]) -> dict[UUID, tuple[UUID | None, UUID]]:
+    """Keep these (tenant, message) from leaving: (contact, sender) of those that stay, now or since an earlier try."""
+    rows = await con.fetch(_CANCEL, [id_ for _, id_ in wanted], [tenant for tenant, _ in wanted])
+    return {row[0]: (row[1], row[2]) for row in rows}

@@ -7,6 +7,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import pytest
@@ -17,7 +18,7 @@ from harkara.bus.connection import Bus
 from harkara.bus.errors import Full, Refused, Unavailable
 from harkara.http.door import Door
 from harkara.http.messages import FACTS, JustAccepted
-from harkara.ids import uuid7
+from harkara.ids import time_of, uuid7
 from harkara.storage.storage import Storage
 
 
@@ -282,3 +283,124 @@ async def test_a_full_queue_and_a_refusal_are_told_apart(acme: Account, door: Do
             assert ("Retry-After" in answer.headers) == (status != 422)
     finally:
         door.publisher = real
+
+
+async def test_messages_are_found_by_what_they_are_and_what_became_of_them(acme: Account, storage: Storage) -> None:
+    sender, second = await acme.sender(), await acme.sender()
+    day = datetime.now(UTC) - timedelta(days=1)
+    old = await row(storage, acme.tenant, second, uuid7(day), lane="otp", status="sent", sent_at=day)
+    held = await row(storage, acme.tenant, sender, status="suppressed", reason="opted_out")
+    lost = await row(storage, acme.tenant, sender, status="failed", error_code=131026, failed_at=day)
+
+    async def found(**query: Any) -> set[str]:
+        return {one["id"] for one in (await acme.get(f"/messages?{urlencode(query)}"))["items"]}
+
+    assert await found(sender_id=second) == {str(old)}
+    assert await found(lane="otp") == await found(until=(day + timedelta(hours=1)).isoformat()) == {str(old)}
+    assert await found(since=(day + timedelta(hours=1)).isoformat()) == {str(held), str(lost)}
+    assert await found(reason="opted_out", sender_id=sender) == await found(status="suppressed") == {str(held)}
+    assert await found(error_code=131026) == await found(status="failed") == {str(lost)}
+    assert await found(to="+919876543210", status="sent") == {str(old)}
+    assert await found(lane="otp", status="failed") == set()
+    wrong = await acme.call("GET", f"/messages?{urlencode({'since': '0001-01-01T00:00:00+10:00'})}")
+    assert "since" in wrong.is_problem(422).faults()
+
+
+async def test_a_page_of_what_is_rare_looks_at_so_many_messages_and_says_where_to_go_on(
+    acme: Account, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harkara.http.message_list.LOOKED_AT", 2)
+    sender = await acme.sender()
+    rare, *_, newest = [await row(storage, acme.tenant, sender, id_) for id_ in in_order(6)]
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute("update messages set lane = 'otp' where id = any ($1::uuid[])", [rare, newest])
+    pages, query = list[list[str]](), ""
+    while True:
+        page = await acme.get(f"/messages?lane=otp{query}")
+        pages.append([one["id"] for one in page["items"]])
+        if page["next"] is None:
+            break
+        query = f"&cursor={page['next']}"
+    assert pages == [[str(newest)], [], [str(rare)], []]
+
+
+@pytest.mark.parametrize(
+    ("columns", "code", "words"),
+    [
+        ({"status": "suppressed", "reason": "opted_out"}, "opted_out", "opted out"),
+        ({"status": "suppressed", "reason": "a_new_policy"}, "suppressed", "a_new_policy"),
+        ({"status": "failed", "reason": "Undeliverable", "error_code": 131026}, "131026", "can't deliver"),
+        ({"status": "failed", "reason": "Something new", "error_code": 999}, "999", "Something new"),
+        ({"status": "unknown", "reason": "time-out"}, "in_doubt", "may or may not"),
+        ({"status": "queued", "reason": "nobody answers"}, "queued", "nobody answers"),
+        ({"status": "queued"}, None, None),
+        ({"status": "read"}, None, None),
+    ],
+)
+async def test_a_message_says_in_words_why_it_went_no_further(
+    acme: Account, storage: Storage, columns: dict[str, Any], code: str | None, words: str | None
+) -> None:
+    id_ = await row(storage, acme.tenant, await acme.sender(), **columns)
+    why = (await acme.get(f"/messages/{id_}"))["why"]
+    if code is None or words is None:
+        assert why is None
+    else:
+        assert why["code"] == code
+        assert words in why["text"]
+        assert why["todo"]
+
+
+async def test_a_tenant_with_one_active_sender_need_not_name_it(acme: Account, live_bus: Bus) -> None:
+    body = {"to": a_phone(), "body": "Hi"}
+    assert "sender" in (await acme.call("POST", "/messages", body=body)).is_problem(409).body["detail"]
+    first, second = await acme.sender(), await acme.sender()
+    assert "sender_id" in (await acme.call("POST", "/messages", body=body)).is_problem(422).faults()
+    await acme.call("PATCH", f"/senders/{first}", body={"status": "paused"})
+    assert (await acme.call("POST", "/messages", body=body)).status == 202
+    assert (await command(live_bus, acme.tenant))[0]["sender_id"] == second
+
+
+async def test_a_message_can_be_scheduled_and_not_too_far_ahead(acme: Account, live_bus: Bus) -> None:
+    body = {"to": a_phone(), "sender_id": await acme.sender(), "body": "Hi"}
+    at = datetime.now(UTC) + timedelta(days=3)
+    accepted = await acme.post("/messages", body | {"send_at": at.isoformat()}, status=202)
+    assert abs(time_of(UUID(accepted["id"])) - at) < timedelta(seconds=1)
+    assert datetime.fromisoformat((await command(live_bus, acme.tenant))[0]["send_at"]) == at
+    assert (await acme.get(f"/messages/{accepted['id']}"))["status"] == "accepted"
+    await acme.post("/messages", body | {"send_at": "2020-01-01T00:00:00Z"}, status=202)
+    assert "send_at" not in (await command(live_bus, acme.tenant))[0]
+    far = (at + timedelta(days=60)).isoformat()
+    for wrong in (far, "tomorrow", "2027-01-01T00:00:00"):
+        answer = await acme.call("POST", "/messages", body=body | {"send_at": wrong})
+        assert "send_at" in answer.is_problem(422).faults()
+
+
+async def test_only_a_message_that_waits_can_be_cancelled(
+    acme: Account, other: Account, storage: Storage, live_bus: Bus
+) -> None:
+    sender = await acme.sender()
+    waits = await row(storage, acme.tenant, sender)
+    for status in ("sending", "sent", "failed", "suppressed"):
+        gone = await row(storage, acme.tenant, sender, status=status)
+        answer = await acme.call("POST", f"/messages/{gone}/cancel")
+        assert status in answer.is_problem(409).body["detail"]
+    (await other.call("POST", f"/messages/{waits}/cancel")).is_problem(404)
+    answer = await acme.call("POST", f"/messages/{waits}/cancel")
+    assert (answer.status, answer.headers["Location"]) == (202, f"/api/v1/messages/{waits}")
+    stored = await live_bus.js.get_last_msg("COMMANDS", f"t.{acme.tenant}.cmd.message.cancel")
+    assert json.loads(stored.data or b"") == {"message_id": str(waits)}
+
+
+async def test_many_who_ask_at_once_each_get_their_own_answer(acme: Account, other: Account) -> None:
+    """They share a transaction that sees both tenants: neither may reach the other's rows by it."""
+    accounts, sides = (acme, other), (0, 1)
+    senders = [await one.sender() for one in accounts]
+    contacts = [await one.contact() for one in accounts]
+
+    async def send(asks: int, sender: int, contact: int) -> int:
+        body = {"sender_id": senders[sender], "contact_id": contacts[contact], "body": "Hi"}
+        return (await accounts[asks].call("POST", "/messages", body=body)).status
+
+    cases = [(asks, has, knows) for asks in sides for has in sides for knows in sides] * 4
+    answers = await asyncio.gather(*(send(*case) for case in cases))
+    assert answers == [202 if asks == has == knows else 404 for asks, has, knows in cases]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -92,3 +93,24 @@ async def test_two_equal_requests_are_two_messages(live: Platform, tenant: Tenan
     assert first["id"] != second["id"]
     accepted = await until_accepted(live.gateway, sender["phone_number_id"], 2)
     assert {one["biz_opaque_callback_data"] for one in accepted} == {first["id"], second["id"]}
+
+
+async def test_a_scheduled_message_leaves_at_its_time_unless_it_is_cancelled(live: Platform, tenant: Tenant) -> None:
+    sender, now = await tenant.sender(), datetime.now(UTC)
+    wanted = {"sender_id": sender["id"], "to": a_phone(), "body": "Later"}
+    ids: list[str] = []
+    async with listening(tenant) as ear:
+        for seconds in (60, 3600, 3):
+            at = (now + timedelta(seconds=seconds)).isoformat()
+            ids.append((await tenant.post("/messages", wanted | {"send_at": at}))["id"])
+            await ear.until_heard("message.queued", ids[-1], 30)
+        for id_ in ids[:2]:
+            await tenant.post(f"/messages/{id_}/cancel")
+            await ear.until_heard("message.suppressed", id_, 30)
+        await ear.until_heard("message.sent", ids[2], 30)
+    (accepted,) = await live.gateway.accepted(sender["phone_number_id"])
+    assert accepted["biz_opaque_callback_data"] == ids[2]
+    story = await tenant.get(f"/messages/{ids[2]}")
+    assert datetime.fromisoformat(story["sent_at"]) >= now + timedelta(seconds=2)
+    story = await tenant.get(f"/messages/{ids[0]}")
+    assert (story["status"], story["why"]["code"]) == ("suppressed", "cancelled")
