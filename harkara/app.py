@@ -27,6 +27,7 @@ from harkara.gateway.protocol import Gateway
 from harkara.http.door import Door
 from harkara.http.door import build as build_door
 from harkara.http.feed import Feed
+from harkara.http.webhooks import WAKE_SENDER
 from harkara.settings import Settings, SettingsError, require
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
@@ -88,16 +89,16 @@ async def door(parts: Parts, host: str, port: int) -> AsyncGenerator[int]:
     async with AsyncExitStack() as stack:
         feed = Feed(parts.bus, parts.redis, parts.storage)
         await feed.start()
-        application = build_door(
-            Door(
-                settings=parts.settings,
-                storage=parts.storage,
-                publisher=parts.bus.publisher,
-                redis=parts.redis,
-                bus=parts.bus,
-                feed=feed,
-            )
+        front = Door(
+            settings=parts.settings,
+            storage=parts.storage,
+            publisher=parts.bus.publisher,
+            redis=parts.redis,
+            bus=parts.bus,
+            feed=feed,
         )
+        stack.push_async_callback(await parts.bus.publisher.subscribe_wake(WAKE_SENDER, front.sources.forget))
+        application = build_door(front)
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=5)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

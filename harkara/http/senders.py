@@ -17,6 +17,7 @@ from harkara.http.lists import newest, page
 from harkara.http.problems import Problem, conflict, not_found
 from harkara.http.route import PREFIX
 from harkara.http.rows import amend, shown
+from harkara.http.webhooks import sender_changed
 from harkara.schemas.api import NewSender, Page, Paging, PatchSender, SenderMade, SenderShown
 from harkara.storage.models import Campaign, Message, Sender
 
@@ -125,7 +126,8 @@ async def change(ctx: Context[PatchSender, None]) -> SenderShown:
     async with ctx.transaction():
         sender = await _get(ctx, lock=True)
         await amend(sender, _changes(ctx, sender))
-        return shown(sender, SenderShown)
+    sender_changed(ctx.door, sender.id)
+    return shown(sender, SenderShown)
 
 
 def _changes(ctx: Context[PatchSender, None], sender: Sender) -> dict[str, Any]:
@@ -162,6 +164,7 @@ async def delete(ctx: Context[None, None]) -> None:
         if await Message.filter(sender_id=sender.id).exists():
             raise conflict('messages were sent with this sender: pause it instead (PATCH {"status":"paused"})')
         await sender.delete()
+    sender_changed(ctx.door, sender.id)
 
 
 async def _get(ctx: Context[Any, Any], *, lock: bool = False) -> Sender:

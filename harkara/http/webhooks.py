@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 import msgspec
@@ -23,10 +24,16 @@ from harkara.schemas.work import Inbound
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
 
+if TYPE_CHECKING:
+    from harkara.http.door import Door
+
 #: Meta's own limit is 3 MB.
 BODY_LIMIT = 3 * 1024 * 1024
 
-#: How long a sender's secrets are believed without asking the database.
+#: Tells every front door that a sender was changed; its data is the sender's id.
+WAKE_SENDER = "sys.wake.sender"
+
+#: How long a sender's secrets are believed without asking the database, should the nudge have been lost.
 TRUSTED_FOR = timedelta(seconds=30)
 
 #: Secrets that do not fit are asked for again, but not more often than this.
@@ -85,6 +92,11 @@ class Sources:
         self._known[sender] = found
         return found
 
+    def forget(self, sender: bytes) -> None:
+        """Ask the database again: the sender with this id (as text) was changed here or elsewhere."""
+        with suppress(ValueError):
+            self._known.pop(UUID(sender.decode()), None)
+
     async def _ask(self, sender: UUID, now: datetime) -> Source:
         self._known.pop(sender, None)
         with database_errors():
@@ -102,6 +114,13 @@ class Sources:
             logger.bind(tenant=tenant, sender=str(sender)).error("A webhook can't be verified: {}", error)
             raise unavailable("the store of secrets", retry_after_s=60) from None
         return Source(sender, tenant, secret, row["verify_token"], now)
+
+
+def sender_changed(door: Door, sender: UUID) -> None:
+    """Secrets that were known of this sender count no longer, in no process. Call it when the change is committed."""
+    changed = str(sender).encode()
+    door.sources.forget(changed)
+    door.publisher.wake(WAKE_SENDER, changed)
 
 
 async def confirm_whatsapp(ctx: Context[None, None]) -> web.Response:

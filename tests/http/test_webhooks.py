@@ -25,7 +25,7 @@ from harkara.bus.tail import History, Stored
 from harkara.bus.topology import apply
 from harkara.http.door import Door, build
 from harkara.http.problems import Problem
-from harkara.http.webhooks import BODY_LIMIT, Source, Sources
+from harkara.http.webhooks import BODY_LIMIT, WAKE_SENDER, Source, Sources
 from harkara.schemas.work import Inbound
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
@@ -101,6 +101,24 @@ async def test_a_webhook_is_stored_exactly_as_it_came(api: Api, acme: Account, l
     assert (inbound.source, inbound.sender_id) == ("whatsapp", sender)
     assert BODY.strip() in message.body
     assert bytes(inbound.body) == BODY.strip()
+
+
+async def test_a_changed_secret_counts_at_once_and_the_old_one_no_more(
+    api: Api, acme: Account, door: Door, sender: str
+) -> None:
+    """Every other front door is told so over the bus, and then asks anew too."""
+    elsewhere = Sources(door.storage, door.vault, door.clock)
+    unsubscribe = await door.publisher.subscribe_wake(WAKE_SENDER, elsewhere.forget)
+    try:
+        before = await elsewhere.get(UUID(sender), lambda _: True)
+        assert (await send(api, sender, BODY)).status == 200
+        await acme.call("PATCH", f"/senders/{sender}", body={"app_secret": "another-secret"})
+        (await send(api, sender, BODY)).is_problem(401)
+        assert (await send(api, sender, BODY, signed=signature(BODY, "another-secret"))).status == 200
+        await until(lambda: not elsewhere._known, "the other front door was told")  # pyright: ignore
+        assert (await elsewhere.get(UUID(sender), lambda _: True)).app_secret != before.app_secret
+    finally:
+        await unsubscribe()
 
 
 async def test_the_request_is_the_cause_of_what_follows(api: Api, acme: Account, live_bus: Bus, sender: str) -> None:

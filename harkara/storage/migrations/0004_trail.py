@@ -3,7 +3,6 @@
 from tortoise import migrations
 from tortoise.migrations import operations as ops
 
-
 #: Few messages are in these. Both are left with a write that renews every index of the row anyway (the one that brings
 #: WhatsApp's id, or the failure), so receipts stay as cheap as they were.
 MESSAGES_IN_THE_WAY = """
