@@ -11,6 +11,8 @@ NAMES = {
     "due": "from due to gateway: steady, all at once, ten thousand at once",
     "claim": "due steps claimed and published, rows per CPU-second",
     "ingress": "commands over HTTP: cost and latency",
+    "messages": "pages of messages at a million rows, by every filter",
+    "saturate": "one number at 1,000 a second while 3,000 statuses and replies a second come in",
     "feed": "the live feed: deliveries, latency, memory per socket",
 }
 

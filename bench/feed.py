@@ -145,7 +145,7 @@ async def measure(bus: Bus, door: int, clients: Clients, witnesses: Clients, soc
     """Latency at two rates, then as many events as can be had. `clients` are all sockets but the witnesses."""
     others = sockets - WITNESSES
     events = (await clients.seen())["events"]
-    for per_s in (10, 50):
+    for per_s in (10, 50, 200):
         await witnesses.seen()
         before = cpu_seconds(door)
         await steady(bus, per_s)
