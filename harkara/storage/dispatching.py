@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
+from harkara.schemas.events import MessageSuppressed
+
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(msgspec.Struct, frozen=True, gc=False):
     """Whom a command means, as far as is known."""
 
     sender_found: bool
     contact_id: UUID | None
     phone: str | None
-    name: str
+    name: str | None
     locale: str | None
     attributes: dict[str, Any]
     opted_out: bool
     consents_to_marketing: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(msgspec.Struct, frozen=True, gc=False):
     """A message to be written as `queued`, or as `suppressed` with the reason."""
 
     id: UUID
@@ -43,31 +42,42 @@ class NewMessage:
     reason: str | None
     cause: str
     due_at: datetime
+    is_test: bool = False
+    delivery: str = "at_most_once"
+    invoice_id: UUID | None = None
 
 
 _RECIPIENTS = """
-select s.id is not null, k.id, coalesce(k.phone, k.wa_user_id, i.phone), coalesce(k.name, ''), k.locale,
-       coalesce(k.attributes::text, '{}'), k.opted_out_at is not null,
+select s.id is not null, k.id, coalesce(i.phone, k.phone, k.wa_user_id), k.name, k.locale,
+       coalesce(k.attributes::text, '{}'),
+       case when k.id is null and i.phone is not null then app.opted_out(i.tenant_id, i.phone, i.lane)
+            else k.opted_out_at is not null or k.opt_outs ? i.lane end,
        k.opted_in_at is not null and (k.consent_categories = '{}' or 'marketing' = any (k.consent_categories))
-from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[]) with ordinality
-     as i (tenant_id, sender_id, contact_id, phone, place)
+from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[]) with ordinality
+     as i (tenant_id, sender_id, contact_id, phone, lane, place)
 left join senders s on s.id = i.sender_id and s.tenant_id || '' = i.tenant_id
 left join lateral (
   select * from contacts k where k.tenant_id || '' = i.tenant_id and k.id = i.contact_id
   union all
   select * from contacts k where k.tenant_id = i.tenant_id and k.phone = i.phone and i.contact_id is null
+  union all
+  select k.* from phone_numbers n join contacts k on k.id = n.contact_id and k.tenant_id = n.tenant_id
+  where n.tenant_id = i.tenant_id and n.phone = i.phone and i.contact_id is null
   limit 1) k on true
 order by i.place
 """
 
 _QUEUE = """
-insert into messages (id, tenant_id, contact_id, sender_id, lane, "to", content, status, reason, cause, due_at)
+insert into messages (id, tenant_id, contact_id, sender_id, lane, "to", content, status, reason, cause, due_at,
+                      is_test, delivery, invoice_id)
 select i.id, i.tenant_id, i.contact_id, i.sender_id, i.lane, i.recipient, i.content::jsonb, i.status, i.reason, i.cause,
-       i.due_at
+       i.due_at, i.is_test, i.delivery, i.invoice_id
 from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::timestamptz[])
-     as i (id, tenant_id, contact_id, sender_id, lane, recipient, content, status, reason, cause, due_at)
+            $10::text[], $11::timestamptz[], $12::bool[], $13::text[], $14::uuid[])
+     as i (id, tenant_id, contact_id, sender_id, lane, recipient, content, status, reason, cause, due_at, is_test,
+           delivery, invoice_id)
 on conflict (id) do nothing
+returning id
 """
 
 
@@ -75,7 +85,8 @@ on conflict (id) do nothing
 _CANCEL = """
 with i as (select * from unnest($1::uuid[], $2::text[]) as i (id, tenant_id)),
 gone as (
-  update messages m set status = 'suppressed', reason = 'cancelled', updated_at = now()
+  update messages m
+  set status = 'suppressed', reason = 'cancelled', error_code = null, deferred_until = null, updated_at = now()
   from i where m.id = i.id and m.tenant_id || '' = i.tenant_id and m.status = 'queued'
   returning m.id, m.contact_id, m.sender_id)
 select * from gone
@@ -85,8 +96,19 @@ where m.status = 'suppressed' and m.reason = 'cancelled'
 """
 
 
-async def recipients(con: Connection, wanted: Sequence[tuple[str, UUID, UUID | None, str | None]]) -> list[Recipient]:
-    """Whom each (tenant, sender, contact or None, phone or None) means, in order."""
+#: From `queued` only, too. What is about to leave finds the contact gone, or has left.
+_LEAVE_NONE = """
+update messages
+set status = 'suppressed', reason = 'contact_deleted', error_code = null, deferred_until = null, updated_at = now()
+where tenant_id = $1 and contact_id = $2 and status = 'queued'
+returning id, sender_id, campaign_id, enrollment_id, step, variant
+"""
+
+
+async def recipients(
+    con: Connection, wanted: Sequence[tuple[str, UUID, UUID | None, str | None, str]]
+) -> list[Recipient]:
+    """Whom each (tenant, sender, contact or None, phone or None, lane) means, in order."""
     rows = await con.fetch(_RECIPIENTS, *map(list, zip(*wanted, strict=True)))
     return [_recipient([*row]) for row in rows]
 
@@ -96,9 +118,9 @@ def _recipient(columns: list[Any]) -> Recipient:
     return Recipient(*columns)
 
 
-async def queue(con: Connection, new: Sequence[NewMessage]) -> None:
-    """Write messages that are not there yet; a redelivered command changes nothing."""
-    await con.execute(
+async def queue(con: Connection, new: Sequence[NewMessage]) -> set[UUID]:
+    """Write messages that are not there yet, and tell which those were; a redelivered command changes nothing."""
+    rows = await con.fetch(
         _QUEUE,
         [n.id for n in new],
         [n.tenant for n in new],
@@ -111,10 +133,32 @@ async def queue(con: Connection, new: Sequence[NewMessage]) -> None:
         [n.reason for n in new],
         [n.cause for n in new],
         [n.due_at for n in new],
+        [n.is_test for n in new],
+        [n.delivery for n in new],
+        [n.invoice_id for n in new],
     )
+    return {row[0] for row in rows}
 
 
 async def cancel(con: Connection, wanted: Sequence[tuple[str, UUID]]) -> dict[UUID, tuple[UUID | None, UUID]]:
     """Keep these (tenant, message) from leaving: (contact, sender) of those that stay, now or since an earlier try."""
     rows = await con.fetch(_CANCEL, [id_ for _, id_ in wanted], [tenant for tenant, _ in wanted])
     return {row[0]: (row[1], row[2]) for row in rows}
+
+
+async def leave_none(con: Connection, tenant: str, contact_id: UUID) -> list[MessageSuppressed]:
+    """Keep all that waits for a contact, who is about to be deleted, from leaving. Returns what is to be told."""
+    rows = await con.fetch(_LEAVE_NONE, tenant, contact_id)
+    return [
+        MessageSuppressed(
+            id=str(id_),
+            contact_id=str(contact_id),
+            sender_id=str(sender_id),
+            campaign_id=str(campaign_id) if campaign_id else None,
+            enrollment_id=str(enrollment_id) if enrollment_id else None,
+            step=step,
+            variant=variant,
+            reason="contact_deleted",
+        )
+        for id_, sender_id, campaign_id, enrollment_id, step, variant in rows
+    ]

@@ -22,6 +22,9 @@ from harkara.schemas.base import TENANT
 #: The tenants whose rows the transaction that is opened next may touch.
 tenants: ContextVar[tuple[str, ...] | None] = ContextVar("tenants", default=None)
 
+#: Who acts in the transaction that is opened next, as JSON: the audit log notes it with every change. Empty for actors.
+acting: ContextVar[str] = ContextVar("acting", default="")
+
 
 class NoTenant(RuntimeError):
     """A query was made outside a tenant's transaction: open one with `async with storage.tenant(…)`."""
@@ -39,14 +42,23 @@ def current_tenant() -> str:
     return of[0]
 
 
-def begin_statement(of: Sequence[str]) -> str:
-    """The statement that begins a transaction for these tenants, in one round trip.
+def begin_statement(of: Sequence[str], who: str = "") -> str:
+    """The statement that begins a transaction for these tenants, in one round trip; `who` acts in it, if anybody.
 
     Raises NoTenant unless every one is a tenant's slug, which is also what makes the text safe.
     """
     if not all(TENANT.fullmatch(tenant) for tenant in of):
         raise NoTenant(f"not the id of a tenant: {of!r}")
-    return f"BEGIN; SET LOCAL app.tenant_ids = '{','.join(of)}'"
+    begin = f"BEGIN; SET LOCAL app.tenant_ids = '{','.join(of)}'"
+    return f"{begin}; SET LOCAL app.actor = {_literal(who)}" if who else begin
+
+
+def _literal(text: str) -> str:
+    """A string as SQL, whatever is in it: this one can't be a parameter."""
+    if "\x00" in text:
+        raise ValueError("a zero byte can't be part of a setting")
+    doubled = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{doubled}'"
 
 
 #: How long a server may take to undo a transaction before its connection counts as lost.
@@ -68,12 +80,24 @@ async def _keep_as_is(_: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def roll_back(connection: Any, statement: str = "ROLLBACK") -> None:
-    """Undo. A connection on which not even that is answered is closed, so that the pool can replace it."""
+    """Undo. A connection on which not even that is answered is closed, so that the pool can replace it.
+
+    One that is lost has nothing to undo: to say so would hide what happened.
+    """
+    if _is_lost(connection):
+        return
     try:
         async with asyncio.timeout(ROLLED_BACK_WITHIN.total_seconds()):
             await connection.execute(statement)
     except TimeoutError:
         connection.terminate()
+
+
+def _is_lost(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # the pool has noticed, and taken it away
+        return True
 
 
 class _Statements:
@@ -101,7 +125,7 @@ class TenantTransaction(TransactionWrapper):
     transaction: Any
 
     async def begin(self) -> None:
-        self.transaction = _Statements(self._connection, begin_statement(tenants.get() or ()))
+        self.transaction = _Statements(self._connection, begin_statement(tenants.get() or (), acting.get()))
         await self.transaction.start()
 
     async def savepoint(self) -> None:

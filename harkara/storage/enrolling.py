@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from harkara.schemas.conditions import Condition
+from harkara.storage.opting import OUT_OF_MARKETING
+from harkara.storage.segments import CONSENTS, compiled
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -36,6 +41,7 @@ class NewEnrollment:
     step_id: UUID
     message_id: UUID
     due_at: datetime
+    invoice_id: UUID | None = None
 
 
 _CAMPAIGNS = """
@@ -45,34 +51,62 @@ join campaigns c on c.id = i.id and c.tenant_id || '' = i.tenant_id
 join campaign_steps s on s.version_id = c.version_id and s.tenant_id = c.tenant_id and s.position = 0
 """
 
-_ENROLL = """
-insert into contact_campaign_progress (id, tenant_id, campaign_id, version_id, contact_id, cause, started_at,
-                                       next_step_id, next_message_id, next_step_scheduled_at, next_claim_at)
-select i.id, i.tenant_id, i.campaign_id, i.version_id, i.contact_id, i.cause, i.started_at,
-       i.step_id, i.message_id, i.due_at, i.due_at
-from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::timestamptz[], $8::uuid[],
-            $9::uuid[], $10::timestamptz[])
-     as i (id, tenant_id, campaign_id, version_id, contact_id, cause, started_at, step_id, message_id, due_at)
-join contacts k on k.id = i.contact_id and k.tenant_id || '' = i.tenant_id
-where k.opted_out_at is null and k.opted_in_at is not null
-  and (k.consent_categories = '{}' or 'marketing' = any (k.consent_categories))
-on conflict (tenant_id, campaign_id, contact_id) do nothing
+#: Why contact `k`, whose last enrolment in campaign `c` is `p`, can't be enrolled in it; null if they can. This one
+#: expression decides at the door, in a dry run, and when it comes to it.
+REFUSAL = f"""
+case when k.id is null then 'contact_not_found'
+     when p.id is not null and (p.status in ('active', 'paused') or c.reentry_days is null) then 'already_enrolled'
+     when p.finished_at + make_interval(secs => c.reentry_days * 86400) > now() then 'too_soon'
+     when {OUT_OF_MARKETING} then 'opted_out'
+     when not {CONSENTS} then 'no_consent'
+     when k.phone is null and k.wa_user_id is null then 'no_phone' end
 """
 
-#: Why each is not there, or null if it is: a redelivered command finds the row that it wrote before.
-#: Campaigns are compared as text so that the index by contact is the only one that serves.
-_REFUSED = """
-select i.id,
-       case when p.id = i.id then null
-            when p.id is not null then 'already_enrolled'
-            when k.id is null then 'contact_not_found'
-            when k.opted_out_at is not null then 'opted_out'
-            else 'no_consent' end
-from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[]) as i (id, tenant_id, campaign_id, contact_id)
-left join contacts k on k.id = i.contact_id and k.tenant_id || '' = i.tenant_id
-left join contact_campaign_progress p
-  on p.tenant_id = i.tenant_id and p.contact_id = i.contact_id and p.campaign_id::text = i.campaign_id::text
+#: The last enrolment of contact `k` in campaign `c`, as `p`. Campaigns are compared as text so that the index by
+#: contact is the only one that serves.
+LAST_RUN = """
+left join lateral (
+  select e.id, e.status, e.finished_at, e.run from contact_campaign_progress e
+  where e.tenant_id = k.tenant_id and e.contact_id = k.id and e.campaign_id::text = c.id::text
+  order by e.run desc limit 1) p on true
 """
+
+#: Why an enrolment that is about an invoice must not begin any more: it was paid or voided since it was asked for.
+_OWED_NO_MORE = """
+case when i.invoice_id is not null then (
+  select 'invoice_' || b.status from invoices b
+  where b.id = i.invoice_id and b.tenant_id || '' = i.tenant_id and b.status <> 'open') end
+"""
+
+#: A row that is there keeps its id from being used again, and of two that come at once one has the next run.
+_ENROLL = f"""
+insert into contact_campaign_progress (id, tenant_id, campaign_id, version_id, contact_id, cause, started_at,
+                                       next_step_id, next_message_id, next_step_scheduled_at, next_claim_at, run,
+                                       invoice_id)
+select i.id, i.tenant_id, i.campaign_id, i.version_id, i.contact_id, i.cause, i.started_at,
+       i.step_id, i.message_id, i.due_at, i.due_at, coalesce(p.run, 0) + 1, i.invoice_id
+from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::timestamptz[], $8::uuid[],
+            $9::uuid[], $10::timestamptz[], $11::uuid[])
+     as i (id, tenant_id, campaign_id, version_id, contact_id, cause, started_at, step_id, message_id, due_at,
+           invoice_id)
+join campaigns c on c.id = i.campaign_id and c.tenant_id || '' = i.tenant_id
+join contacts k on k.id = i.contact_id and k.tenant_id || '' = i.tenant_id
+{LAST_RUN}
+where ({REFUSAL}) is null and ({_OWED_NO_MORE}) is null
+  and not exists (select from contact_campaign_progress e where e.id = i.id and e.tenant_id || '' = i.tenant_id)
+on conflict do nothing
+"""  # noqa: S608 - our own words
+
+#: Why each is not there, or null if it is: a redelivered command finds the row that it wrote before.
+_REFUSED = f"""
+select i.id, case when own.id is null then coalesce(({REFUSAL}), ({_OWED_NO_MORE}), 'already_enrolled') end
+from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[])
+     as i (id, tenant_id, campaign_id, contact_id, invoice_id)
+left join contact_campaign_progress own on own.id = i.id and own.tenant_id || '' = i.tenant_id
+left join campaigns c on c.id = i.campaign_id and c.tenant_id || '' = i.tenant_id
+left join contacts k on k.id = i.contact_id and k.tenant_id || '' = i.tenant_id
+{LAST_RUN}
+"""  # noqa: S608 - our own words
 
 _STOP = """
 update contact_campaign_progress p
@@ -92,12 +126,25 @@ where p.tenant_id = i.tenant_id and p.contact_id = i.contact_id and p.status in 
 returning p.id, p.tenant_id, p.campaign_id, p.contact_id, p.stopped_reason
 """
 
-_PAGE = """
-select id from contacts
-where tenant_id = $1 and ($2::uuid is null or id > $2) and ($3::text is null or tags @> array[$3::text])
-  and opted_out_at is null and opted_in_at is not null
-order by id limit $4
-"""
+#: How many contacts a page looks at for each that it may give: a page of what is rare is as quick as any other.
+_LOOKED_AT = 4
+
+#: The next contacts that may be meant, of a stretch of all; where it ends; whether it is as long as it may be; and, up
+#: to the last of those contacts if there are more, who else is meant, by why they can't be enrolled in campaign $5.
+_PAGE = f"""
+with stretch as materialized (
+  select k.* from contacts k where k.tenant_id = $1 and ($2::uuid is null or k.id > $2) order by k.id limit $3),
+meant as materialized (
+  select k.*, not {OUT_OF_MARKETING} and k.opted_in_at is not null as agrees from stretch k where {{condition}}),
+found as materialized (select id from meant where agrees order by id limit $4),
+refused as (
+  select ({REFUSAL}) as reason, count(*) as contacts
+  from meant k join campaigns c on c.id = $5 and c.tenant_id || '' = k.tenant_id
+  {LAST_RUN}
+  where not k.agrees and k.id <= coalesce((select id from found order by id offset $4 - 1), k.id) group by 1)
+select (select array_agg(id order by id) from found), (select id from stretch order by id desc limit 1),
+       (select count(*) from stretch) = $3, (select jsonb_object_agg(reason, contacts)::text from refused)
+"""  # noqa: S608 - our own words
 
 
 async def campaigns(con: Connection, wanted: Sequence[tuple[str, UUID]]) -> dict[tuple[str, UUID], CampaignStart]:
@@ -122,6 +169,7 @@ async def enroll(con: Connection, new: Sequence[NewEnrollment]) -> dict[UUID, st
         [n.step_id for n in new],
         [n.message_id for n in new],
         [n.due_at for n in new],
+        [n.invoice_id for n in new],
     )
     rows = await con.fetch(
         _REFUSED,
@@ -129,6 +177,7 @@ async def enroll(con: Connection, new: Sequence[NewEnrollment]) -> dict[UUID, st
         [n.tenant for n in new],
         [n.campaign_id for n in new],
         [n.contact_id for n in new],
+        [n.invoice_id for n in new],
     )
     return {row[0]: row[1] for row in rows}
 
@@ -146,6 +195,57 @@ async def stop_contacts(con: Connection, stops: Sequence[tuple[str, UUID, str]])
     return list(await con.fetch(_STOP_CONTACTS, *map(list, zip(*stops, strict=True))))
 
 
-async def page(con: Connection, tenant: str, after: UUID | None, tag: str | None, most: int) -> list[UUID]:
-    """The next contacts of a tenant, in the order of their ids, that may be enrolled."""
-    return [row[0] for row in await con.fetch(_PAGE, tenant, after, tag, most)]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Contacts of a page, after which contact the next one begins (None if this was the last), and who is left out.
+
+    `refused` counts by reason those whom the page passes over: they have not agreed, or have opted out.
+    """
+
+    ids: list[UUID]
+    next: UUID | None
+    refused: dict[str, int]
+
+
+async def page(
+    con: Connection, tenant: str, campaign_id: UUID, after: UUID | None, condition: Condition | None, most: int
+) -> Found:
+    """The next contacts of a tenant, in the order of their ids, that may be enrolled and for whom a condition holds."""
+    where, values = compiled(condition, taken=5)
+    statement = _PAGE.replace("{condition}", where)
+    row: Any = await con.fetchrow(statement, tenant, after, most * _LOOKED_AT, most, campaign_id, *values)
+    ids: list[UUID] = row[0] or []
+    refused: dict[str, int] = json.loads(row[3] or "{}")
+    last = row[1] if row[2] else None
+    return Found(ids, ids[-1] if len(ids) == most else last, refused)
+
+
+#: What a broadcast is launched with; held, so that it is launched once.
+_LAUNCH = """
+select status, scheduled_at, launched_at, audience::text, now() from campaigns
+where id = $2 and tenant_id || '' = $1 for no key update
+"""
+
+_LAUNCHED = "update campaigns set launched_at = now(), updated_at = now() where id = $2 and tenant_id || '' = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A broadcast as it stands: whom it is for, and when. `audience` is JSON, `now` the database's time."""
+
+    status: str
+    scheduled_at: datetime | None
+    launched_at: datetime | None
+    audience: str | None
+    now: datetime
+
+
+async def launch(con: Connection, tenant: str, campaign_id: UUID) -> Launch | None:
+    """A broadcast, held until the transaction ends; None if there is no such campaign."""
+    row = await con.fetchrow(_LAUNCH, tenant, campaign_id)
+    return Launch(*row) if row else None
+
+
+async def launched(con: Connection, tenant: str, campaign_id: UUID) -> None:
+    """Note that a broadcast is on its way, as of the transaction's time."""
+    await con.execute(_LAUNCHED, tenant, campaign_id)

@@ -1,12 +1,16 @@
-"""What receipts read and write: statuses that only move forward, conversations, replies and opt-outs."""
+"""What receipts read and write: statuses that only move forward, contacts, conversations and replies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+import msgspec
+
+from harkara.ids import uuid7
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -15,8 +19,7 @@ if TYPE_CHECKING:
 FORWARD = ("queued", "sending", "unknown", "sent", "delivered", "read")
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """All that one batch of webhooks says about one message."""
 
     message_id: UUID
@@ -32,8 +35,7 @@ class Receipt:
     pricing: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(msgspec.Struct, frozen=True, gc=False):
     """A message whose status moved, with what its event tells."""
 
     id: UUID
@@ -49,6 +51,11 @@ class Moved:
     cause: str
     reason: str | None
     error_code: int | None
+    variant: str | None
+    resent: bool
+    #: If its price is told with this, and was not before: the price as JSON, and the month in which it left.
+    pricing: str | None
+    month: date
 
 
 _BY_WAMID = """
@@ -57,36 +64,43 @@ join unnest($1::text[], $2::text[]) as i (tenant_id, wamid) on m.tenant_id || ''
 where m.wamid = any ($2)
 """
 
-#: Locked in the order of their ids, as results are: the two never deadlock.
+#: Locked in the order of their ids, as results are: the two never deadlock. Of a message that was sent twice only the
+#: failure of the one that it is known by is its failure: the other may arrive. What has arrived has no reason any more.
 _RECEIPTS = """
 with locked as (
-  select i.*, m.status as before
+  select i.*, m.status as before,
+         case
+           when m.status = 'suppressed' then m.status
+           when i.status = 'failed' and m.resent and m.wamid is distinct from i.wamid then m.status
+           when i.status = 'failed' then case when m.status in ('delivered', 'read') then m.status else 'failed' end
+           when m.status = 'failed' then case when i.status in ('delivered', 'read') then i.status else m.status end
+           when array_position($12::text[], i.status) > array_position($12::text[], m.status::text) then i.status
+           else m.status end as after,
+         case when m.pricing is null then i.pricing end as news,
+         date_trunc('month', coalesce(m.attempted_at, now()) at time zone 'utc')::date as month
   from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[],
               $8::timestamptz[], $9::int[], $10::text[], $11::text[])
     as i (id, tenant_id, status, wamid, sent_at, delivered_at, read_at, failed_at, error_code, error, pricing)
   join messages m on m.id = i.id and m.tenant_id || '' = i.tenant_id
   order by m.id for no key update of m)
 update messages m
-set status = case
-      when m.status in ('failed', 'suppressed') then m.status
-      when i.status = 'failed' then case when m.status in ('delivered', 'read') then m.status else 'failed' end
-      when array_position($12::text[], i.status) > array_position($12::text[], m.status::text) then i.status
-      else m.status end,
+set status = i.after,
     wamid = coalesce(m.wamid, i.wamid),
     sent_at = coalesce(m.sent_at, i.sent_at),
     delivered_at = coalesce(m.delivered_at, i.delivered_at),
     read_at = coalesce(m.read_at, i.read_at),
-    failed_at = case when i.status = 'failed' and m.status not in ('delivered', 'read')
-                     then coalesce(m.failed_at, i.failed_at) else m.failed_at end,
-    error_code = coalesce(i.error_code, m.error_code),
-    reason = case when i.status = 'failed' then coalesce(i.error, m.reason)
-                  when m.status = 'unknown' then null else m.reason end,
+    failed_at = case when i.after = 'failed' then coalesce(m.failed_at, i.failed_at) end,
+    error_code = case when i.after = 'failed' then coalesce(i.error_code, m.error_code)
+                      when i.after not in ('sent', 'delivered', 'read') then m.error_code end,
+    reason = case when i.after = 'failed' then coalesce(i.error, m.reason)
+                  when i.after not in ('sent', 'delivered', 'read') then m.reason end,
+    deferred_until = case when i.after not in ('sent', 'delivered', 'read') then m.deferred_until end,
     pricing = coalesce(i.pricing::jsonb, m.pricing),
     updated_at = now()
 from locked i
 where m.id = i.id and m.tenant_id || '' = i.tenant_id
 returning m.id, m.tenant_id, i.before, m.status, m.contact_id, m.sender_id, m.campaign_id, m.enrollment_id, m.step,
-          m.wamid, m.cause, m.reason, m.error_code
+          m.wamid, m.cause, m.reason, m.error_code, m.variant, m.resent, i.news, i.month
 """
 
 
@@ -130,10 +144,14 @@ async def receive(con: Connection, receipts: Sequence[Receipt]) -> list[Moved]:
         list(FORWARD),
     )
     moved = [Moved(*row) for row in rows]
-    settled = [m for m in moved if m.enrollment_id and m.before == "unknown" and m.after != "unknown"]
+    settled = [m for m in moved if m.enrollment_id and _was_in_doubt(m) and m.after != m.before]
     if settled:
         await con.execute(_COUNTED, [m.enrollment_id for m in settled], [m.tenant for m in settled])
     return moved
+
+
+def _was_in_doubt(message: Moved) -> bool:
+    return message.before == "unknown" or (message.before == "sending" and message.resent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +171,28 @@ class NewReply:
     received_at: datetime
 
 
+#: By the first number, else a further one, else the business-scoped user id.
 _CONTACT = """
-select id from contacts where tenant_id = $1 and (phone = $2 or wa_user_id = $3)
-union all
-select contact_id from phone_numbers where tenant_id = $1 and phone = $2
-limit 1
+select id, phone, wa_user_id from (
+  select c.id, c.phone, c.wa_user_id, 0 as rank from contacts c where c.tenant_id = $1 and c.phone = $2
+  union all
+  select c.id, c.phone, c.wa_user_id, 1 from phone_numbers p
+  join contacts c on c.id = p.contact_id and c.tenant_id = p.tenant_id where p.tenant_id = $1 and p.phone = $2
+  union all
+  select c.id, c.phone, c.wa_user_id, 2 from contacts c where c.tenant_id = $1 and c.wa_user_id = $3) found
+order by rank limit 1
+"""
+
+#: What somebody else has is not taken from them.
+_LEARN = """
+update contacts k
+set phone = case when k.phone is null and not exists (
+              select from contacts c where c.tenant_id = $1 and c.phone = $3
+              union all select from phone_numbers p where p.tenant_id = $1 and p.phone = $3) then $3 else k.phone end,
+    wa_user_id = case when k.wa_user_id is null and not exists (
+              select from contacts c where c.tenant_id = $1 and c.wa_user_id = $4) then $4 else k.wa_user_id end,
+    updated_at = now()
+where k.tenant_id = $1 and k.id = $2
 """
 
 #: Somebody who writes to us becomes a contact; that is no consent to marketing.
@@ -167,46 +202,108 @@ on conflict do nothing returning id
 """
 
 _CONVERSATION = """
-insert into conversations (id, tenant_id, contact_id, sender_id, last_inbound_at) values ($1, $2, $3, $4, $5)
+insert into conversations (id, tenant_id, contact_id, sender_id, last_inbound_at, last_activity)
+values ($1, $2, $3, $4, $5, $6)
 on conflict (tenant_id, sender_id, contact_id) do update
-set last_inbound_at = greatest(conversations.last_inbound_at, excluded.last_inbound_at), status = 'open',
-    updated_at = now()
+set last_inbound_at = greatest(conversations.last_inbound_at, excluded.last_inbound_at),
+    last_activity = greatest(conversations.last_activity, excluded.last_activity), updated_at = now()
 returning id
 """
 
+#: A message opens a closed conversation again; one that was written before, and is only told again, does not.
 _REPLY = """
-insert into replies (id, tenant_id, conversation_id, contact_id, sender_id, wamid, type, text, payload, context_wamid,
-                     received_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10, $11) on conflict (id) do nothing returning id
+with written as (
+  insert into replies (id, tenant_id, conversation_id, contact_id, sender_id, wamid, type, text, payload, context_wamid,
+                       received_at, message_id, campaign_id, step, step_id, variant)
+  values ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10, $11, $12, $13, $14, $15, $16)
+  on conflict (id) do nothing returning id),
+reopened as (
+  update conversations set status = 'open', closed_at = null, updated_at = now()
+  where id = $3 and status <> 'open' and $17 and exists (select from written))
+select id from written
 """
 
-_OPT_OUT = """
-update contacts set opted_out_at = $3, opted_out_reason = $4, updated_at = now()
-where tenant_id = $1 and id = $2 and opted_out_at is null returning id
+#: What a reply answers: the message that it quotes, else the last that was sent. WhatsApp tells whole seconds.
+_QUOTED = """
+select m.id, m.campaign_id, m.step, m.step_id, m.variant from messages m
+where m.wamid = $3 and m.tenant_id || '' = $1 and m.contact_id = $2
 """
+_LAST_SENT = """
+select m.id, m.campaign_id, m.step, m.step_id, m.variant from messages m
+where m.tenant_id = $1 and m.contact_id = $2 and m.sent_at <= $3::timestamptz + interval '1 s'
+order by m.id desc limit 1
+"""
+
+_KEYWORDS = "select id, keywords::text from tenants where id || '' = any ($1::text[])"
+
+
+async def keywords(con: Connection, tenants: Iterable[str]) -> dict[str, str]:
+    """The words by which the contacts of these tenants opt out and in, as JSON."""
+    return {row[0]: row[1] for row in await con.fetch(_KEYWORDS, sorted(tenants))}
 
 
 async def contact_for(
     con: Connection, tenant: str, phone: str | None, user_id: str | None, name: str | None, new_id: UUID
 ) -> UUID:
-    """The contact behind a number or a business-scoped user id; made if there is none."""
-    found: Any = await con.fetchval(_CONTACT, tenant, phone, user_id)
+    """The contact behind a number or a business-scoped user id; made if there is none.
+
+    Whoever was known by one of them is known by both from then on: people may hide their number later.
+    """
+    found: Any = await con.fetchrow(_CONTACT, tenant, phone, user_id)
     if found is None:
-        found = await con.fetchval(_NEW_CONTACT, new_id, tenant, name or phone or "", phone, user_id)
-    if found is None:  # another process made it at the same moment
-        found = await con.fetchval(_CONTACT, tenant, phone, user_id)
-    return UUID(str(found))
+        made: Any = await con.fetchval(_NEW_CONTACT, new_id, tenant, name or phone or "", phone, user_id)
+        if made is not None:
+            return UUID(str(made))
+        found = await con.fetchrow(_CONTACT, tenant, phone, user_id)  # another process made it at the same moment
+    id_, known_phone, known_user = found
+    if (phone and not known_phone) or (user_id and not known_user):
+        await con.execute(_LEARN, tenant, id_, phone, user_id)
+    return UUID(str(id_))
+
+
+#: A further number of its own may become the first; what somebody else has is not taken from them.
+_RENUMBER = """
+with own as (delete from phone_numbers where tenant_id = $1 and contact_id = $2 and phone = $3)
+update contacts k
+set phone = case when $3::text is null or exists (
+              select from contacts c where c.tenant_id = $1 and c.phone = $3 and c.id <> $2
+              union all select from phone_numbers p where p.tenant_id = $1 and p.phone = $3 and p.contact_id <> $2)
+            then k.phone else $3 end,
+    wa_user_id = case when $4::text is null or exists (
+              select from contacts c where c.tenant_id = $1 and c.wa_user_id = $4 and c.id <> $2)
+            then k.wa_user_id else $4 end,
+    updated_at = now()
+where k.tenant_id = $1 and k.id = $2
+returning (($3::text is null or k.phone = $3) and ($4::text is null or k.wa_user_id = $4)) is true
+"""
+
+
+async def renumber(con: Connection, tenant: str, contact_id: UUID, phone: str | None, user_id: str | None) -> bool:
+    """Give a contact its new number or id; False if somebody else has it, who may be the same person twice."""
+    return bool(await con.fetchval(_RENUMBER, tenant, contact_id, phone, user_id))
 
 
 async def conversation_for(
     con: Connection, tenant: str, contact_id: UUID, sender_id: UUID, at: datetime, new_id: UUID
 ) -> UUID:
-    """The conversation of a contact with a number, opened if need be."""
-    return UUID(str(await con.fetchval(_CONVERSATION, new_id, tenant, contact_id, sender_id, at)))
+    """The conversation of a contact with a number, begun if need be."""
+    return UUID(str(await con.fetchval(_CONVERSATION, new_id, tenant, contact_id, sender_id, at, uuid7(at))))
 
 
-async def reply(con: Connection, new: NewReply) -> bool:
-    """Write a reply; False if it was there before."""
+async def answered(con: Connection, new: NewReply) -> Any:
+    """The message that a reply answers, with what of a campaign it was; None if there is none."""
+    if new.context_wamid:
+        found = await con.fetchrow(_QUOTED, new.tenant, new.contact_id, new.context_wamid)
+        if found is not None:
+            return found
+    return await con.fetchrow(_LAST_SENT, new.tenant, new.contact_id, new.received_at)
+
+
+async def reply(con: Connection, new: NewReply, to: Any = None, *, reopens: bool = True) -> bool:
+    """Write a reply, and what it answers (id, campaign, step, step's id, variant); False if it was there before.
+
+    `reopens` says that a closed conversation is open again with it.
+    """
     written = await con.fetchval(
         _REPLY,
         new.id,
@@ -220,10 +317,7 @@ async def reply(con: Connection, new: NewReply) -> bool:
         new.payload,
         new.context_wamid,
         new.received_at,
+        *(to or (None,) * 5),
+        reopens,
     )
     return written is not None
-
-
-async def opt_out(con: Connection, tenant: str, contact_id: UUID, at: datetime, reason: str) -> bool:
-    """Note that a contact wants to hear nothing more; False if that was known."""
-    return await con.fetchval(_OPT_OUT, tenant, contact_id, at, reason) is not None

@@ -5,8 +5,13 @@ Migrations that have run are not run again: what is changed here changes only ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 #: Who sees which rows. The worker's policies spell the column so that no index serves them (docs/decisions says why).
 _POLICIES = (("tenant", "harkara_app", ""), ("batch", "harkara_worker", " || ''"))
+
+#: Which rows the owner may see and delete: those of the tenant that its transaction erases (`app.erasing`).
+ENDING = "tenant_id = (select current_setting('app.erasing', true))"
 
 
 def secured(table: str, *, owner_reads: bool = False) -> list[str]:
@@ -26,6 +31,7 @@ def of_tenants(table: str, *, is_parent: bool = False, grants: str = "select, in
     for name, role, spelt in _POLICIES:
         rule = f"tenant_id{spelt} = any ((select app.tenants())::text[])"
         made.append(f"create policy {name} on {table} to {role} using ({rule}) with check ({rule})")
+    made.append(f"create policy ending on {table} to current_user using ({ENDING})")
     made.append(f"grant {grants} on {table} to harkara_app, harkara_worker")
     if is_parent:
         made.append(f"alter table {table} add constraint {table}_tenant_key unique (tenant_id, id)")
@@ -49,3 +55,25 @@ def refers(child: str, column: str, parent: str, on_delete: str) -> str:
 def tenant_table(table: str, *, is_parent: bool = False, owner_reads: bool = False) -> list[str]:
     """All that a new table of tenants needs, once Tortoise has made it."""
     return [timed(table), *secured(table, owner_reads=owner_reads), *of_tenants(table, is_parent=is_parent)]
+
+
+def audited(
+    table: str, entity: str, *, masked: Sequence[str] = (), key: str = "id", tenant: str = "tenant_id"
+) -> list[str]:
+    """Whatever people change in this table is noted in the audit log, as changes of an `entity` named by column `key`.
+
+    `masked` columns are secrets: that they changed is noted, not what they are. `tenant` is the column that says whose
+    row it is; empty for rows of nobody's, which are noted for the tenant of the transaction. Writes of actors, whose
+    transactions don't say who acts, cost nothing.
+    """
+    rows = {
+        "insert": "new table as fresh",
+        "update": "old table as gone new table as fresh",
+        "delete": "old table as gone",
+    }
+    arguments = ", ".join(f"'{argument}'" for argument in (entity, key, tenant, *masked))
+    return [
+        f"create trigger audited_{event} after {event} on {table} referencing {named} for each statement"
+        f" when (current_setting('app.actor', true) <> '') execute function app.audit({arguments})"
+        for event, named in rows.items()
+    ]

@@ -26,22 +26,6 @@ def new_database(stack: Urls, database: Database) -> NewDatabase:
 
 
 @pytest.fixture
-async def owner(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """The owner of the session's database, connected to it."""
-    connection = await asyncpg.connect(database.owner_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def admin(stack: Urls, database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """The superuser, connected to the session's database."""
-    connection = await asyncpg.connect(stack.database("postgres", "harkara"))
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def app(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """The application's role without anything of ours in between: what an SQL injection would have."""
     connection = await asyncpg.connect(database.app_url)

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from support import NewTenant
+from support import NewTenant, one_row, until
 from tortoise.exceptions import IntegrityError, OperationalError
 
 from harkara.ids import uuid7
@@ -251,7 +251,7 @@ async def test_inside_the_same_tenants_transaction_it_is_a_savepoint(storage: St
         async with storage.tenant(two.ours):
             await Contact.create(name="kept too")
     async with storage.tenant(two.ours):
-        names = await Contact.all().order_by("id").values_list("name", flat=True)
+        names = [one.name for one in await Contact.all().order_by("id")]
     assert names == ["Asha", "kept", "kept too"]
 
 
@@ -267,6 +267,10 @@ FORBIDDEN = (
     "create table mole (x int)",
     "create function app.mole() returns int language sql as 'select 1'",
     "select count(*) from {partition}",
+    "update audit_log set action = 'nothing'",
+    "delete from audit_log",
+    "select count(*) from anonymous_keys",
+    "drop trigger audited_insert on contacts",
     "insert into tenants (id, name) values ('mole', 'mole')",
     "insert into users (id, email, name, password_hash) values (gen_random_uuid(), 'mole', '', '')",
     "select * from refresh_tokens",
@@ -283,7 +287,9 @@ FORBIDDEN = (
 async def test_the_application_cannot_free_itself(
     app: asyncpg.Connection, owner: asyncpg.Connection, statement: str, role: str
 ) -> None:
-    partition = await owner.fetchval("select relname from pg_class where relispartition and relname like 'messages_2%'")
+    partition = await owner.fetchval(
+        "select relname from pg_class where relispartition and relkind = 'r' and relname like 'messages_2%'"
+    )
     await app.execute(f"set role {role}")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await app.execute(statement.format(partition=partition))
@@ -325,7 +331,8 @@ async def test_memberships_are_those_that_count(app: asyncpg.Connection, owner: 
     )
 
     async def memberships() -> set[tuple[str, str]]:
-        return {(row["tenant_id"], row["role"]) for row in await app.fetch("select * from app.memberships($1)", user)}
+        row = await one_row(app, "select * from app.access($1, null)", user)
+        return set(zip(row["tenants"], row["roles"], strict=True))
 
     assert await memberships() == {(tenant, "owner"), (second, "viewer")}
     await owner.execute("update tenant_users set is_active = false where user_id = $1 and tenant_id = $2", user, second)
@@ -348,35 +355,125 @@ async def test_a_member_of_two_tenants_is_a_colleague_in_both(
     assert tenant != other
 
 
-async def test_a_refresh_token_is_good_once(app: asyncpg.Connection, owner: asyncpg.Connection) -> None:
+async def test_a_refresh_token_is_good_once(app: asyncpg.Connection) -> None:
     _, user, _ = await signed_up(app)
-    first, second, third, family = uuid7(), uuid7(), uuid7(), uuid7()
-    later = "now() + interval '1 day'"
-    rotate = f"select app.refresh_rotate($1, $2, {later})"
-    await app.execute(f"select app.refresh_issue($1, $2, $3, {later})", first, user, family)
-    assert await app.fetchval(rotate, first, second) == user
-    assert await app.fetchval(rotate, first, third) is None, "used twice: it was stolen"
-    assert await app.fetchval(rotate, second, third) is None, "so the whole family is dead"
-    assert await app.fetchval(rotate, uuid7(), third) is None
-    await app.execute(f"select app.refresh_issue($1, $2, $3, {later})", third, user, uuid7())
-    await app.execute("select app.refresh_revoke($1)", third)
-    assert await app.fetchval(rotate, third, uuid7()) is None
+    first, second, third = uuid7(), uuid7(), uuid7()
+    assert await begins(app, first, user)
+    assert await rotated(app, first, second) == (user, True)
+    assert await rotated(app, first, third) == (user, False), "used twice: it was stolen"
+    assert await rotated(app, second, third) is None, "so the whole family is dead"
+    assert await rotated(app, uuid7(), third) is None
+    assert await begins(app, third, user)
+    assert await app.fetchval("select app.refresh_revoke($1)", third) == user
+    assert await rotated(app, third, uuid7()) is None
     old = uuid7()
-    await app.execute("select app.refresh_issue($1, $2, $3, now() - interval '1 second')", old, user, uuid7())
-    assert await app.fetchval(rotate, old, uuid7()) is None
+    assert await begins(app, old, user, "- interval '1 second'")
+    assert await rotated(app, old, uuid7()) is None
+
+
+async def begins(app: asyncpg.Connection, token: UUID, user: UUID, until: str = "+ interval '1 day'") -> bool:
+    """Whether a session began."""
+    return bool(await app.fetchval(f"select app.refresh_issue($1, $2, 'a hash', now() {until})", token, user))
+
+
+async def rotated(app: Any, token: UUID, following: UUID) -> tuple[UUID, bool] | None:
+    """Whose token it was, and whether it was good."""
+    row = await app.fetchrow("select * from app.refresh_rotate($1, $2, now() + interval '1 day')", token, following)
+    return tuple(row) if row else None
 
 
 async def test_a_refresh_token_used_by_two_at_once_is_good_for_one(app: asyncpg.Connection, database: Any) -> None:
     _, user, _ = await signed_up(app)
     token = uuid7()
-    await app.execute("select app.refresh_issue($1, $2, $3, now() + interval '1 day')", token, user, uuid7())
+    assert await begins(app, token, user)
     second = await asyncpg.connect(database.app_url)
     try:
-        rotate = "select app.refresh_rotate($1, $2, now() + interval '1 day')"
-        answers = await asyncio.gather(*(con.fetchval(rotate, token, uuid7()) for con in (app, second)))
+        answers = await asyncio.gather(*(rotated(con, token, uuid7()) for con in (app, second)))
     finally:
         await second.close()
-    assert sorted(map(str, answers)) == sorted([str(user), "None"])
+    assert sorted(answers, key=str) == [(user, False), (user, True)]
+
+
+async def test_a_token_that_is_replaced_while_its_family_dies_leaves_no_successor(
+    app: asyncpg.Connection, owner: asyncpg.Connection, database: Any
+) -> None:
+    _, user, _ = await signed_up(app)
+    first, second, third = uuid7(), uuid7(), uuid7()
+    assert await begins(app, first, user)
+    assert await rotated(app, first, second) == (user, True)
+    thief = await asyncpg.connect(database.app_url)
+    try:
+        async with app.transaction():
+            assert await rotated(app, second, third) == (user, True)
+            replay = asyncio.create_task(rotated(thief, first, uuid7()))
+            await until(lambda: waits_for_a_lock(owner), "the replay waits for the session's lock")
+        assert await replay == (user, False)
+    finally:
+        await thief.close()
+    assert await rotated(app, third, uuid7()) is None
+
+
+async def waits_for_a_lock(owner: asyncpg.Connection) -> bool:
+    return bool(
+        await owner.fetchval("select exists (select from pg_locks where locktype = 'advisory' and not granted)")
+    )
+
+
+async def test_no_session_begins_with_a_password_that_was_changed_meanwhile(app: asyncpg.Connection) -> None:
+    _, user, _ = await signed_up(app)
+    kept, other = uuid7(), uuid7()
+    assert await begins(app, kept, user)
+    assert await begins(app, other, user)
+    change = "select app.change_account($1, null, $2, 'a new hash', $3)"
+    assert not await app.fetchval(change, user, "not the hash", kept)
+    assert await app.fetchval(change, user, "a hash", kept)
+    assert not await begins(app, uuid7(), user), "with the old password"
+    assert await rotated(app, other, uuid7()) is None
+    assert await rotated(app, kept, uuid7()) is not None
+
+
+async def test_an_inactive_account_has_no_session(app: asyncpg.Connection, owner: asyncpg.Connection) -> None:
+    _, user, _ = await signed_up(app)
+    token = uuid7()
+    assert await begins(app, token, user)
+    alive = "select alive from app.access($1, $2)"
+    assert await app.fetchval(alive, user, token)
+    assert not await app.fetchval(alive, user, uuid7())
+    assert not await app.fetchval(alive, uuid7(), token), "another's session"
+    await owner.execute("update users set is_active = false where id = $1", user)
+    assert not await app.fetchval(alive, user, token)
+    assert await rotated(app, token, uuid7()) is None
+    assert not await begins(app, uuid7(), user)
+
+
+async def test_a_member_is_added_only_to_the_transactions_tenant(
+    app: asyncpg.Connection, storage: Storage, new_tenant: NewTenant
+) -> None:
+    _, user, mail = await signed_up(app)
+    add = "select * from app.add_member($1, $2, $3, 'Asha', 'another hash', 'viewer')"
+    with pytest.raises(asyncpg.RaiseError, match="which tenant"):
+        await app.fetchrow(add, uuid7(), uuid7(), mail)
+    tenant = await new_tenant()
+    async with storage.tenant(tenant) as con:
+        assert tuple(await one_row(con, add, uuid7(), uuid7(), mail.upper())) == (user, True)
+        assert tuple(await one_row(con, add, uuid7(), uuid7(), mail)) == (user, False)
+    row = await one_row(app, "select * from app.login($1)", mail)
+    assert row["password_hash"] == "a hash", "an account that exists stays as it is"
+    access = await one_row(app, "select * from app.access($1, null)", user)
+    assert dict(zip(access["tenants"], access["accepted"], strict=True))[tenant] is False
+
+
+async def test_a_subject_of_supabase_is_taken_once_and_for_good(app: asyncpg.Connection) -> None:
+    of = "select app.of_supabase($1, $2)"
+    _, user, mail = await signed_up(app)
+    _, second, other_mail = await signed_up(app)
+    subject = uuid4()
+    assert await app.fetchval(of, subject, None) is None
+    assert await app.fetchval(of, subject, mail.upper()) == user
+    assert await app.fetchval(of, subject, None) == user
+    assert await app.fetchval(of, subject, other_mail) == user, "the subject counts, not the address"
+    assert await app.fetchval(of, uuid4(), mail) is None, "an account has one subject"
+    assert await app.fetchval(of, uuid4(), other_mail) == second
 
 
 async def test_a_senders_tenant_is_told_only_while_the_tenant_is_active(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from importlib import import_module
+from itertools import pairwise
 
 import asyncpg
 import pytest
 from support import Database, NewDatabase
+from tortoise.fields import Field
+from tortoise.migrations import operations as ops
 
 from harkara.embedded.stack import Urls
 from harkara.storage.migrate import bootstrap, migrate, names
@@ -36,6 +40,15 @@ async def test_a_database_is_brought_to_the_newest_schema_once(new_database: New
     storage = Storage(database.app_url)
     await storage.open()
     await storage.close()
+
+
+@pytest.mark.parametrize("name", names())
+async def test_a_field_that_is_added_has_a_value_for_the_rows_that_are_there(name: str) -> None:
+    migration = import_module(f"harkara.storage.migrations.{name}").Migration
+    for one in migration.operations:
+        if isinstance(one, ops.AddField):
+            assert isinstance(one.field, Field), one.name
+            assert one.field.null or one.field.has_db_default(), one.name
 
 
 async def test_three_at_once_do_it_once(new_database: NewDatabase) -> None:
@@ -139,3 +152,8 @@ async def test_roles_get_their_password(stack: Urls, database: Database) -> None
         await admin.execute("drop role owner_with")
         await admin.execute("drop role app_with")
         await admin.close()
+
+
+def test_migrations_stand_in_one_line_by_their_numbers() -> None:
+    after = {name: import_module(f"harkara.storage.migrations.{name}").Migration.dependencies for name in names()[1:]}
+    assert after == {name: [("harkara", before)] for before, name in pairwise(names())}

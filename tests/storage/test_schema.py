@@ -127,17 +127,97 @@ async def test_every_column_that_names_a_row_of_the_tenants_is_a_foreign_key(own
     assert {(one["table"], one["column"]) for one in columns} - tied == LOOSE
 
 
-#: Columns without a foreign key, each for a reason: a message outlives the campaign that it was sent for; what comes
-#: next in an enrolment is written before its parent is, or belongs to a version that is checked by `version_id`.
+#: Columns without a foreign key, each for a reason: a message outlives the campaign and the invoice it is for;
+#: what comes next in an enrolment is written before its parent is, or belongs to a version that is checked by
+#: `version_id`; the audit log remembers who did something after they are gone; what a contact is found by is kept by
+#: triggers; a small import leaves no row of its own; an alert is an event.
 LOOSE = {
+    ("audit_log", "user_id"),
+    ("audit_log", "api_key_id"),
     ("campaigns", "version_id"),
     ("campaign_steps", "campaign_id"),
     ("contact_campaign_progress", "next_message_id"),
     ("contact_campaign_progress", "next_step_id"),
+    ("contact_terms", "contact_id"),
+    ("contacts", "import_id"),
     ("messages", "campaign_id"),
     ("messages", "enrollment_id"),
+    ("messages", "invoice_id"),
+    ("messages", "step_id"),
+    ("senders", "alert_id"),
+    ("templates", "alert_id"),
+    ("media", "reply_id"),
     ("replies", "sender_id"),
+    ("replies", "message_id"),
+    ("replies", "campaign_id"),
+    ("replies", "step_id"),
 }
+
+
+#: Tables whose changes the audit log doesn't take down by itself, each for a reason.
+NOT_AUDITED = {
+    "audit_log": "is the audit log",
+    "media": "come with replies; actors fetch them, and people only read them",
+    "contact_holds": "keep messages back for a moment, until what was asked for is done and noted",
+    "contact_terms": "is kept by triggers, from what is noted",
+    "import_chunks": "come with an import, which is noted, and go when their contacts, which are noted too, are stored",
+    "import_faults": "come with an import, which is noted",
+    "lead_changes": "are themselves notes of who changed what",
+    "outbox": "holds events for a moment",
+    "idempotency_keys": "remembers requests, whose effects are noted",
+    "messages": "actors write them; the command that asked for one is noted by the dispatcher",
+    "contact_campaign_progress": "moves with every message; the command that asked for it is noted by its actor",
+    "monthly_usage": "counts messages; what asked for one is noted by its actor",
+    "usage_by_category": "counts what WhatsApp charges for",
+    "suppressions": "are kept by triggers, from what is noted, for numbers that are nobody's",
+    "templates": "are WhatsApp's: nobody changes them here",
+    "replies": "come from contacts, and nobody changes them",
+}
+
+
+async def test_what_people_change_in_a_tenants_table_is_audited(owner: asyncpg.Connection) -> None:
+    """A new table needs `audited(…)` from `harkara/storage/tenancy.py` in its migration, or a reason above."""
+    found = await owner.fetch(
+        "select tgrelid::regclass::text as table, tgname::text as name from pg_trigger where tgname like 'audited\\_%'"
+    )
+    events = {f"audited_{event}" for event in ("insert", "update", "delete")}
+    audited = {one["table"] for one in found}
+    assert all({one["name"] for one in found if one["table"] == table} == events for table in audited)
+    assert set(await tenant_tables(owner)) - audited == set(NOT_AUDITED)
+    assert {"tenants", "users"} <= audited
+
+
+#: Words in the names of columns that hold what must not be seen in the audit log.
+SECRET = ("secret", "token", "hash", "password", "code")
+
+#: Columns with such a word that hold no secret.
+NOT_SECRET = {("senders", "error_code")}
+
+
+async def test_the_audit_log_never_sees_a_secret(owner: asyncpg.Connection) -> None:
+    """A column that sounds like a secret is masked where its table is audited."""
+    found = await owner.fetch(
+        "select distinct a.attrelid::regclass::text as table, a.attname::text as column,"
+        " encode(t.tgargs, 'escape') as arguments"
+        " from pg_trigger t join pg_attribute a on a.attrelid = t.tgrelid"
+        " where t.tgname like 'audited\\_%' and a.attnum > 0 and not a.attisdropped"
+    )
+    bare = {
+        (one["table"], one["column"])
+        for one in found
+        if any(word in one["column"] for word in SECRET) and one["column"] not in one["arguments"].split("\\000")[3:]
+    }
+    assert bare - NOT_SECRET == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_the_audit_log_can_only_be_added_to(owner: asyncpg.Connection, role: str) -> None:
+    granted = await owner.fetch(
+        "select privilege_type as what from information_schema.role_table_grants"
+        " where grantee = $1 and table_name = 'audit_log'",
+        role,
+    )
+    assert {one["what"] for one in granted} == {"SELECT", "INSERT"}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -198,12 +278,16 @@ async def test_models_and_migrations_agree(database: Database) -> None:
     config = tortoise_config(database.owner_url, pool=1, engine="tortoise.backends.asyncpg")
     async with TortoiseContext() as context:
         await context.init(config=config)
+        assert context.apps is not None
         detector: Any = MigrationAutodetector(context.apps, config["apps"])
         changes = [str(change.operations) for change in await detector.changes()]
     assert changes == []
 
 
+@pytest.mark.parametrize("table", ["messages", "audit_log"])
 @pytest.mark.parametrize("months", [-1, 0, 1, 3])
-async def test_there_is_a_partition_for_every_month_that_matters(owner: asyncpg.Connection, months: int) -> None:
+async def test_there_is_a_partition_for_every_month_that_matters(
+    owner: asyncpg.Connection, months: int, table: str
+) -> None:
     day = await owner.fetchval("select to_char(now() + make_interval(months => $1), 'YYYYMM')", months)
-    assert await owner.fetchval("select to_regclass('messages_' || $1) is not null", day)
+    assert await owner.fetchval("select to_regclass($1 || '_' || $2) is not null", table, day)

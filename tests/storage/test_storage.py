@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 import asyncpg
 import pytest
-from support import Database, NewDatabase, NewTenant, until
+from support import Database, NewDatabase, NewTenant, quick_directory, until
 from tortoise.exceptions import BaseORMException
 
-from harkara.embedded.stack import Urls
+from harkara.bus.handling import is_infrastructure
+from harkara.embedded.stack import Stack, Urls
 from harkara.ids import uuid7
 from harkara.storage.engine import NoTenant, tenants
+from harkara.storage.migrate import bootstrap, migrate
 from harkara.storage.models import Contact
-from harkara.storage.storage import Storage, StorageError, credentials
+from harkara.storage.storage import Storage, StorageError, credentials, is_away
+
+#: The logger of the driver's pool.
+POOL = "asyncpg.pool"
 
 #: How a session that the server ended shows.
 AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, BaseORMException)
@@ -93,18 +99,39 @@ async def test_a_transaction_that_cannot_begin_gives_the_connection_back(
             await is_free(single)
 
 
-async def test_a_session_that_ends_inside_a_transaction_gives_the_connection_back(
-    single: Storage, admin: asyncpg.Connection, new_tenant: NewTenant
+@pytest.mark.parametrize("noticed", [True, False])
+@pytest.mark.parametrize("at", ["a query", "its end"])
+@pytest.mark.parametrize("way", ["tenant", "batch"])
+async def test_a_session_that_ends_inside_a_transaction_gives_the_connection_back_and_is_away(
+    single: Storage, admin: asyncpg.Connection, new_tenant: NewTenant, way: str, at: str, noticed: bool
 ) -> None:
+    """It is no fault of what was done in it, which an actor would try a few times only, after ever longer waits."""
     tenant = await new_tenant()
-    for opened in (single.tenant(tenant), single.batch((tenant,))):
-        with suppress(*AWAY):
-            async with opened as con:
-                backend = await con.fetchval("select pg_backend_pid()")
-                await admin.execute("select pg_terminate_backend($1, 5000)", backend)
+
+    async def ends_inside() -> None:
+        async with single.tenant(tenant) if way == "tenant" else single.batch((tenant,)) as con:
+            backend = await con.fetchval("select pg_backend_pid()")
+            await admin.execute("select pg_terminate_backend($1, 5000)", backend)
+            if noticed:
+                await until(lambda: _is_gone(con), "the pool notices")
+            if at == "a query":
                 await con.fetchval("select 1")
-                pytest.fail("the session was not ended")
-        await is_free(single)
+
+    with pytest.raises(AWAY) as raised:
+        await ends_inside()
+    assert is_infrastructure(raised.value)
+    assert is_away(raised.value)
+    # What the query itself came to, in one of asyncpg's three ways of saying it, and not what undoing it came to.
+    said = ("fetchval", "terminat", "cannot switch to state")
+    assert at != "a query" or any(words in str(raised.value) for words in said), raised.value
+    await is_free(single)
+
+
+def _is_gone(con: Any) -> bool:
+    try:
+        return bool(con.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 @pytest.mark.parametrize("way", ["tenant", "batch"])
@@ -327,3 +354,33 @@ def test_without_ssl_none_is_asked_for() -> None:
 def test_a_url_that_is_none_is_refused_by_name(url: str) -> None:
     with pytest.raises(StorageError, match="DATABASE_URL"):
         credentials(url)
+
+
+async def test_a_pool_says_in_one_line_that_the_database_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    with quick_directory() as directory:
+        async with Stack(directory) as urls:
+            await bootstrap(urls.database_admin, database="harkara", owner="harkara_owner", app="harkara_app")
+            await migrate(urls.database("harkara_owner", "harkara"))
+            storage = Storage(urls.database("harkara_app", "harkara"), pool=2)
+            await storage.open()
+        try:
+            found = await until(lambda: _of_the_pool(caplog), "it has looked for the database, which is gone")
+        finally:
+            await storage.close()
+    for record in found:
+        assert (record.levelname, record.exc_info) == ("WARNING", None)
+        assert record.getMessage().startswith("the database is away (")
+
+
+def test_what_else_a_pool_says_keeps_its_traceback(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise KeyError("a defect")
+    except KeyError:
+        logging.getLogger(POOL).warning("Failed to restore", exc_info=True)
+    (record,) = _of_the_pool(caplog)
+    assert record.exc_info
+    assert record.getMessage() == "Failed to restore"
+
+
+def _of_the_pool(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == POOL]

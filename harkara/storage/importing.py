@@ -1,0 +1,225 @@
+"""What an import reads and writes: contacts, a batch of rows at a time, and how far a file has come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+
+from harkara.ids import uuid7
+from harkara.importing.reading import Column, Row
+from harkara.importing.rows import Batch, ContactRow, Meaning, batch
+from harkara.schemas.api import RowError
+from harkara.storage.opting import OUT_OF_MARKETING
+
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
+
+#: Rows of a chunk, and about how many characters: a chunk is one transaction, and is in memory at once.
+CHUNK_ROWS, CHUNK_CHARS = 1000, 1_000_000
+
+#: Separates tags on their way into the database: no tag has it, because a row is split there.
+SEPARATOR = "|"
+
+#: Nothing is taken away but a consent, by an outright no: what a row leaves empty stays as it was, and an opt-out stays
+#: an opt-out. A contact that this import has written already is a repetition, and none comes back for it.
+_STORE = """
+insert into contacts (id, tenant_id, name, phone, locale, timezone, attributes, tags, opted_in_at, consent_source,
+                      consent_categories, opted_out_at, opted_out_reason, import_id)
+select i.id, $1, i.name, i.phone, i.locale, i.timezone, i.attributes::jsonb, string_to_array(i.tags, '|'),
+       i.consent_at, i.consent_source, string_to_array(i.consent_categories, '|'), i.opted_out_at,
+       case when i.opted_out_at is not null then 'import' end, $2
+from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
+            $11::text[], $12::text[], $13::timestamptz[])
+     as i (id, name, phone, locale, timezone, attributes, tags, consent_at, consent_source, consent_categories,
+           opted_out_at)
+on conflict (tenant_id, phone) do update
+set name = excluded.name,
+    locale = coalesce(excluded.locale, contacts.locale),
+    timezone = coalesce(excluded.timezone, contacts.timezone),
+    attributes = contacts.attributes || excluded.attributes,
+    tags = contacts.tags || array(select tag from unnest(excluded.tags) tag where tag <> all (contacts.tags)),
+    opted_in_at = case when {withdrawn} then null else coalesce(contacts.opted_in_at, excluded.opted_in_at) end,
+    consent_source = case when contacts.opted_in_at is null or {withdrawn} then excluded.consent_source
+                          else contacts.consent_source end,
+    consent_categories = case when contacts.opted_in_at is null or {withdrawn} then excluded.consent_categories
+                              else contacts.consent_categories end,
+    opted_out_at = coalesce(contacts.opted_out_at, excluded.opted_out_at),
+    opted_out_reason = case when contacts.opted_out_at is null then excluded.opted_out_reason
+                            else contacts.opted_out_reason end,
+    import_id = excluded.import_id,
+    updated_at = now()
+where contacts.import_id is distinct from excluded.import_id
+returning xmax = 0 as made, phone
+""".replace("{withdrawn}", "excluded.phone = any ($14::text[])")
+
+_FURTHER = "select phone, contact_id from phone_numbers where tenant_id = $1 and phone = any ($2::text[])"
+
+#: Numbers that have opted out of what campaigns send, as a contact's or as what is remembered of one that is gone.
+_OPTED_OUT = f"""
+select count(*) from unnest($2::text[]) as i (phone)
+left join contacts k on k.tenant_id = $1 and k.phone = i.phone
+where {OUT_OF_MARKETING} or k.id is null and app.opted_out($1, i.phone, 'marketing')
+"""  # noqa: S608 - our own words
+
+_KNOWN = "select count(*) from contacts where tenant_id = $1 and phone = any ($2::text[])"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of some rows."""
+
+    rows: int
+    created: int
+    updated: int
+    duplicates: int
+    opted_out: int
+    errors: list[RowError]
+
+
+async def store(con: Connection, tenant: str, import_id: UUID, found: Batch, rows: int) -> Stored:
+    """Write the good rows, in the order of their numbers so that two imports can't block each other."""
+    further = await con.fetch(_FURTHER, tenant, [row.phone for row in found.rows])
+    owners: dict[str, Any] = {record["phone"]: record["contact_id"] for record in further}
+    errors = list(found.errors)
+    for row in found.rows:
+        if row.phone in owners:
+            message = f"is a further number of contact {owners[row.phone]}"
+            errors.append(RowError(row=row.row, path="phone", message=message))
+    good = sorted((row for row in found.rows if row.phone not in owners), key=lambda row: row.phone)
+    written = await con.fetch(_STORE, tenant, import_id, *_columns(good)) if good else []
+    created = sum(record["made"] for record in written)
+    repeated = found.duplicates + len(good) - len(written)
+    phones = {record["phone"] for record in written}
+    out = await stay_opted_out(con, tenant, [row for row in good if row.phone in phones])
+    return Stored(rows, created, len(written) - created, repeated, out, sorted(errors, key=lambda error: error.row))
+
+
+def _columns(rows: Sequence[ContactRow]) -> list[list[Any]]:
+    return [
+        [uuid7() for _ in rows],
+        [row.name for row in rows],
+        [row.phone for row in rows],
+        [row.locale for row in rows],
+        [row.timezone for row in rows],
+        [json.dumps(row.attributes, ensure_ascii=False) for row in rows],
+        [SEPARATOR.join(row.tags) for row in rows],
+        [row.consent_at for row in rows],
+        [row.consent_source for row in rows],
+        [SEPARATOR.join(row.consent_categories) for row in rows],
+        [row.opted_out_at for row in rows],
+        [row.phone for row in rows if row.withdraws_consent],
+    ]
+
+
+async def known(con: Connection, tenant: str, phones: Sequence[str]) -> int:
+    """How many of these numbers are contacts."""
+    found: int = await con.fetchval(_KNOWN, tenant, list(phones))
+    return found
+
+
+async def stay_opted_out(con: Connection, tenant: str, rows: Sequence[ContactRow]) -> int:
+    """How many of these stay opted out of what campaigns send, though their row doesn't say so."""
+    phones = [row.phone for row in rows if row.opted_out_at is None]
+    found: int = await con.fetchval(_OPTED_OUT, tenant, phones)
+    return found
+
+
+# -- chunks: rows that wait in the database --------------------------------------------------------------------------
+
+_PUT = "insert into import_chunks (id, tenant_id, import_id, number, rows) values ($1, $2, $3, $4, $5)"
+
+_JOB = """
+select status, header::text, region, read_at, acting, chunks, rows, rows_done, created, updated, duplicates, opted_out,
+       errors, created_at
+from imports where tenant_id = $1 and id = $2 for no key update
+"""
+
+_TAKE = "delete from import_chunks where tenant_id = $1 and import_id = $2 and number = $3 returning rows"
+
+_FAULTS = """
+insert into import_faults (id, tenant_id, import_id, row, path, message)
+select * from unnest($1::uuid[], $2::text[], $3::uuid[], $4::int[], $5::text[], $6::text[])
+"""
+
+#: The audit log has every contact with who sent the file; how far it has come is nobody's deed.
+_UNSAID = "select set_config('app.actor', '', true)"
+
+_PROGRESS = """
+update imports
+set rows_done = rows_done + $3, created = created + $4, updated = updated + $5, duplicates = duplicates + $6,
+    opted_out = opted_out + $7, errors = errors + $8,
+    status = case when $9 then 'completed' else 'running' end,
+    finished_at = case when $9 then now() end, updated_at = now()
+where tenant_id = $1 and id = $2
+returning rows, rows_done, created, updated, duplicates, opted_out, errors
+"""
+
+_COUNTS = ("rows", "rows_done", "created", "updated", "duplicates", "opted_out", "errors")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file that is stored piece by piece."""
+
+    status: str
+    meaning: Meaning
+    acting: str
+    chunks: int
+    created_at: datetime
+    counts: dict[str, int]
+
+
+_rows = msgspec.json.Decoder(list[tuple[int, list[str], str]])
+_header = msgspec.json.Decoder(list[Column])
+
+
+async def put(con: Connection, tenant: str, import_id: UUID, number: int, rows: Sequence[Row]) -> None:
+    """Lay down the next rows of a file."""
+    body = msgspec.json.encode([(row.number, row.cells, row.fault) for row in rows]).decode()
+    await con.execute(_PUT, uuid7(), tenant, import_id, number, body)
+
+
+async def job(con: Connection, tenant: str, import_id: UUID) -> Job | None:
+    """The file, held until this transaction ends; None if there is none any more."""
+    found = await con.fetchrow(_JOB, tenant, import_id)
+    if found is None:
+        return None
+    meaning = Meaning(_header.decode(found["header"]), found["region"], found["read_at"])
+    counts = {name: found[name] for name in _COUNTS}
+    return Job(found["status"], meaning, found["acting"], found["chunks"], found["created_at"], counts)
+
+
+async def take(con: Connection, tenant: str, import_id: UUID, number: int) -> list[Row] | None:
+    """The rows of a chunk, which is gone when this transaction commits; None if it was taken before."""
+    text = await con.fetchval(_TAKE, tenant, import_id, number)
+    return None if text is None else [Row(*row) for row in _rows.decode(text)]
+
+
+def read(rows: Sequence[Row], meaning: Meaning) -> Batch:
+    """The contacts of these rows: a tenth of a millisecond each, so not for the event loop."""
+    return batch(rows, meaning)
+
+
+async def note(con: Connection, tenant: str, import_id: UUID, of: Job, stored: Stored, *, last: bool) -> dict[str, int]:
+    """Add what became of a chunk. Returns how far the file has come."""
+    errors = stored.errors
+    # In the order of the rows, by the time in their ids.
+    ids = [uuid7(of.created_at + timedelta(milliseconds=error.row)) for error in errors]
+    await con.execute(
+        _FAULTS,
+        ids,
+        [tenant for _ in errors],
+        [import_id for _ in errors],
+        [error.row for error in errors],
+        [error.path for error in errors],
+        [error.message for error in errors],
+    )
+    await con.execute(_UNSAID)
+    counted = (stored.rows, stored.created, stored.updated, stored.duplicates, stored.opted_out, len(errors))
+    return dict(await con.fetchrow(_PROGRESS, tenant, import_id, *counted, last) or {})

@@ -1,0 +1,245 @@
+"""Message templates as WhatsApp has them: read from the gateway, changed by its webhooks and by what it refuses.
+
+A template belongs to a WhatsApp Business Account. Each of the account's numbers that a tenant has gets a row of its
+own, so that the gate finds it by its number; what is told of one number's template is true of the others' too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from harkara.policy.templates import ENDED, HELD
+
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A number by which its account's templates are read; the token is encrypted."""
+
+    provider: str
+    phone_number_id: str
+    access_token: bytes | None
+    waba_id: str | None
+    asked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A template as the gateway tells it; `components` is JSON."""
+
+    name: str
+    language: str
+    category: str
+    status: str
+    reason: str | None
+    quality: str | None
+    components: str
+
+
+#: The numbers of the same account: this one, and those that name the same account.
+_NUMBERS = """
+numbers as (
+  select o.id from senders s join senders o
+    on o.tenant_id = s.tenant_id and (o.id = s.id or o.waba_id = s.waba_id)
+  where s.tenant_id = $1 and s.id = $2)
+"""
+
+_SET_STATUS = f"""
+with {_NUMBERS},
+before as (
+  select t.sender_id, t.status from templates t join numbers on numbers.id = t.sender_id
+  where t.tenant_id = $1 and t.name = $3 and t.language = $4),
+changed as (
+insert into templates (id, tenant_id, sender_id, name, language, status, reason)
+select app.uuid7(), $1, numbers.id, $3, $4, $5, $6 from numbers
+on conflict (tenant_id, sender_id, name, language) do update
+set status = excluded.status, reason = excluded.reason, updated_at = now()
+where (templates.status, templates.reason) is distinct from (excluded.status, excluded.reason)
+returning sender_id)
+select changed.sender_id, before.status from changed left join before on before.sender_id = changed.sender_id
+"""  # noqa: S608 - our own words
+
+_ALERTED = f"""
+with {_NUMBERS}
+update templates t set alert_id = $5 from numbers
+where t.tenant_id = $1 and t.sender_id = numbers.id and t.name = $3 and t.language = $4
+"""  # noqa: S608 - our own words
+
+#: An alert is about all numbers of an account, each of which may hear by itself that it is over.
+_TAKE_OVER = """
+with over as (
+  select distinct t.alert_id from templates t
+  where t.tenant_id = $1 and t.sender_id = $2 and t.alert_id is not null and t.status <> all ($3::text[]))
+update templates t set alert_id = null from over where t.tenant_id = $1 and t.alert_id = over.alert_id
+returning over.alert_id, t.name, t.language, t.sender_id
+"""
+
+#: Messages that wait for a template.
+_FOR_IT = """
+m.tenant_id = $1 and m.sender_id = any ($2::uuid[]) and m.sent_at is null and m.status = 'queued'
+and m.content -> 'template' ->> 'name' = $3 and coalesce(m.content -> 'template' ->> 'language', 'en') = $4
+"""
+
+#: The gate held it back.
+_DEFERRED = "m.deferred_until > now() and m.reason = any ($5::text[])"
+
+#: What WhatsApp itself refused because of the pause waits on the broker, whatever it is.
+_WAITING = f"""
+select m.id from messages m
+where {_FOR_IT} and (m.enrollment_id is null and {_DEFERRED} or m.error_code = 132015) and m.id > $6
+order by m.id limit $7
+"""  # noqa: S608 - our own words
+
+#: What is claimed already is judged anyway.
+_RELEASE_STEPS = f"""
+with held as materialized (
+  select m.id, m.enrollment_id from messages m where {_FOR_IT} and {_DEFERRED} and m.enrollment_id is not null),
+locked as (
+  select p.id from contact_campaign_progress p join held on held.enrollment_id = p.id and held.id = p.next_message_id
+  where p.tenant_id || '' = $1 and p.status || '' = 'active' and p.next_claim_at < 'infinity'
+    and p.deferred_until > now()
+  order by p.id for no key update of p)
+update contact_campaign_progress p
+set next_claim_at = p.next_step_scheduled_at, deferred_until = null, updated_at = now()
+from locked where p.id = locked.id
+"""  # noqa: S608 - our own words
+
+_SET_QUALITY = f"""
+with {_NUMBERS}
+update templates t set quality = coalesce($5, t.quality), category = coalesce($6, t.category), updated_at = now()
+from numbers where t.tenant_id = $1 and t.sender_id = numbers.id and t.name = $3 and t.language = $4
+"""  # noqa: S608 - our own words
+
+_REPLACE = """
+insert into templates (id, tenant_id, sender_id, name, language, category, status, reason, quality, components)
+select app.uuid7(), $1, $2, i.name, i.language, i.category, i.status, i.reason, i.quality, i.components::jsonb
+from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
+  as i (name, language, category, status, reason, quality, components)
+on conflict (tenant_id, sender_id, name, language) do update
+set category = excluded.category, quality = excluded.quality, components = excluded.components, updated_at = now(),
+    status = case when templates.updated_at > $10 then templates.status else excluded.status end,
+    reason = case when templates.updated_at > $10 then templates.reason else excluded.reason end
+"""
+
+_FORGET = """
+delete from templates t where t.tenant_id = $1 and t.sender_id = $2
+and not exists (select from unnest($3::text[], $4::text[]) as i (name, language)
+                where i.name = t.name and i.language = t.language)
+"""
+
+_SYNCED = "update senders set templates_synced_at = case when $3 then now() end where tenant_id = $1 and id = $2"
+
+
+_ACCOUNT = """
+select provider, phone_number_id, access_token, waba_id, clock_timestamp() from senders where tenant_id = $1 and id = $2
+"""
+
+_STATUSES = "select name, language, status from templates where tenant_id = $1 and sender_id = $2"
+
+_STALE = "select tenant_id, sender_id from app.stale_templates($1, $2)"
+
+
+async def account(con: Connection, tenant: str, sender_id: UUID) -> Account | None:
+    """How to ask for a number's templates; None if there is no such number."""
+    row = await con.fetchrow(_ACCOUNT, tenant, sender_id)
+    return Account(*row) if row else None
+
+
+async def statuses(con: Connection, tenant: str, sender_id: UUID) -> dict[tuple[str, str], str]:
+    """The status of each known template of a number, by name and language."""
+    return {(row[0], row[1]): row[2] for row in await con.fetch(_STATUSES, tenant, sender_id)}
+
+
+async def stale(con: Connection, most: int, age: timedelta) -> list[tuple[str, UUID]]:
+    """Numbers (tenant, sender) of all tenants whose templates nobody asked for within that time; now somebody does."""
+    return [(row[0], row[1]) for row in await con.fetch(_STALE, most, age)]
+
+
+async def set_status(
+    con: Connection, tenant: str, sender_id: UUID, name: str, language: str, status: str, reason: str | None = None
+) -> dict[UUID, str | None]:
+    """Note a template's status (Meta's words, in any case) for all numbers of its account.
+
+    Returns the numbers for which that is news, with what it was before. A template that isn't known yet becomes so.
+    """
+    rows = await con.fetch(_SET_STATUS, tenant, sender_id, name, language, status.lower(), reason)
+    return {row[0]: row[1] for row in rows}
+
+
+async def pause(con: Connection, tenant: str, sender_id: UUID, name: str, language: str, reason: str) -> bool:
+    """Hold back whatever uses this template, and nothing else, until WhatsApp says that it may be used again."""
+    return bool(await set_status(con, tenant, sender_id, name, language, "paused", reason))
+
+
+async def alerted(con: Connection, tenant: str, sender_id: UUID, name: str, language: str, alert: UUID) -> None:
+    """Note which alert told that a template may not be used."""
+    await con.execute(_ALERTED, tenant, sender_id, name, language, alert)
+
+
+async def take_over(con: Connection, tenant: str, sender_id: UUID) -> dict[tuple[UUID, str, str], list[UUID]]:
+    """The alerts that are over, because their templates may be used again: (alert, name, language), and its numbers.
+
+    Each is returned once.
+    """
+    over: dict[tuple[UUID, str, str], list[UUID]] = {}
+    for row in await con.fetch(_TAKE_OVER, tenant, sender_id, [*HELD, *ENDED]):
+        over.setdefault((row[0], row[1], row[2]), []).append(row[3])
+    return over
+
+
+async def waiting(
+    con: Connection, tenant: str, sender_ids: Sequence[UUID], name: str, language: str, after: UUID, most: int
+) -> list[UUID]:
+    """Messages that wait on the broker for a template, from the one after `after` on, in the order of their ids."""
+    reasons = [*HELD.values()]
+    rows = await con.fetch(_WAITING, tenant, sender_ids, name, language, reasons, after, most)
+    return [row[0] for row in rows]
+
+
+async def release_steps(con: Connection, tenant: str, sender_ids: Sequence[UUID], name: str, language: str) -> None:
+    """Have the steps that wait for a template judged again now."""
+    await con.execute(_RELEASE_STEPS, tenant, sender_ids, name, language, [*HELD.values()])
+
+
+async def set_quality(
+    con: Connection,
+    tenant: str,
+    sender_id: UUID,
+    name: str,
+    language: str,
+    *,
+    quality: str | None = None,
+    category: str | None = None,
+) -> None:
+    """Note a known template's quality or category."""
+    lower = [text.lower() if text is not None else None for text in (quality, category)]
+    await con.execute(_SET_QUALITY, tenant, sender_id, name, language, *lower)
+
+
+async def replace(con: Connection, tenant: str, sender_id: UUID, found: Sequence[Found], asked_at: datetime) -> None:
+    """Note what the gateway has for one number: exactly these. None at all says nothing about what may be sent.
+
+    What a template's status became after `asked_at`, when the gateway was asked, is newer than its answer.
+    """
+    names, languages = [one.name for one in found], [one.language for one in found]
+    await con.execute(
+        _REPLACE,
+        tenant,
+        sender_id,
+        names,
+        languages,
+        [one.category for one in found],
+        [one.status for one in found],
+        [one.reason for one in found],
+        [one.quality for one in found],
+        [one.components for one in found],
+        asked_at,
+    )
+    await con.execute(_FORGET, tenant, sender_id, names, languages)
+    await con.execute(_SYNCED, tenant, sender_id, bool(found))
