@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,27 +15,21 @@ from pathlib import Path
 
 from harkara.bus import topology
 from harkara.bus.connection import Bus, connect
+from harkara.embedded.ports import free_ports
 
 
-def _binary() -> str:
+def binary() -> str:
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     assert found, "nats-server is missing: run make setup"
     return found
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Server:
     """One server on a fixed port with its own store."""
 
     def __init__(self, store: Path, *, max_file: str = "20GB", password: str = "") -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._store = store
         self._max_file = max_file
         self._users = f'authorization {{ user: svc, password: "{password}" }}\n' if password else ""
@@ -65,7 +58,7 @@ class Server:
             f'jetstream {{ store_dir: "{self._store}", max_file: {self._max_file} }}\n{self._users}'
         )
         self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes a millisecond
-            [_binary(), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [binary(), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         for _ in range(500):
             with contextlib.suppress(OSError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from nats import errors as nats_errors
@@ -13,9 +14,17 @@ from harkara.bus.errors import BusError, Unavailable
 
 NO_STREAM = 10059
 NO_MESSAGE = 10037
+NO_CONSUMER = 10014
 STREAM_EXISTS = 10058
 NO_RESOURCES = 10023
 NO_STORAGE = 10047
+
+#: The servers of a cluster have no leader, or this one isn't it any more.
+_PASSING = (10008, 10009)
+
+_ASK_AGAIN_S = 0.25
+
+T = TypeVar("T")
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 
@@ -31,13 +40,14 @@ class ApiError(BusError):
 
 
 class Api:
-    """Asks JetStream."""
+    """Asks JetStream; for `patience_s` again, where nobody can answer just now."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, patience_s: float = 0) -> None:
         self._ask = ask
+        self.patience_s = patience_s
 
     @classmethod
-    def over(cls, js: JetStreamContext) -> Api:
+    def over(cls, js: JetStreamContext, patience_s: float = 0) -> Api:
         """The API by way of a context of nats-py's."""
         client: Any = js._nc  # pyright: ignore[reportPrivateUsage]
 
@@ -48,13 +58,37 @@ class Api:
                 raise Unavailable(f"no answer on {subject}: is JetStream enabled on the server?") from error
             return bytes(answer.data)
 
-        return cls(ask)
+        return cls(ask, patience_s)
 
     async def call(self, name: str, body: object = None) -> dict[str, Any]:
         """One request, such as `STREAM.INFO.EVENTS`. Raises ApiError or Unavailable."""
         data = b"" if body is None else msgspec.json.encode(body)
+        return await patiently(lambda: self._call(name, data), self.patience_s)
+
+    async def _call(self, name: str, data: bytes) -> dict[str, Any]:
         answer: dict[str, Any] = msgspec.json.decode(await self._ask(f"$JS.API.{name}", data))
         error = answer.get("error")
+        if error and error.get("err_code") in _PASSING:
+            raise Unavailable(f"the broker's servers have no leader for {name}: are most of them away?")
         if error:
             raise ApiError(error.get("err_code", 0), error.get("code", 0), error.get("description", "refused"))
         return answer
+
+
+async def patiently(attempt: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    """Do it, and for so long again while it raises Unavailable; raises the last of these."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience_s
+    while True:
+        try:
+            return await attempt()
+        except Unavailable:
+            if loop.time() >= deadline:
+                raise
+        await asyncio.sleep(_ASK_AGAIN_S)
+
+
+def is_cluster(js: JetStreamContext) -> bool:
+    """Whether the server we are connected to is one of a cluster, however many of them run now."""
+    client: Any = js._nc  # pyright: ignore[reportPrivateUsage]
+    return bool(client._server_info.get("cluster"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -12,6 +14,7 @@ from harkara.bus.errors import BusError, Full, Refused, Unavailable
 from harkara.bus.link import Link, Listener
 from harkara.bus.messages import Ack, Outgoing, Packet
 from harkara.bus.publisher import Unsubscribe
+from harkara.measures import Measures
 
 #: At most this many messages, and about this many bytes, are on their way unacknowledged per call.
 _WINDOW = 1000
@@ -19,9 +22,13 @@ _WINDOW_BYTES = 4 * 1024 * 1024
 _ACK_WAIT_S = 2.0
 _SWEEP_EVERY_S = 0.1
 _FIRST_BACKOFF_S = 0.05
-_LONGEST_BACKOFF_S = 1.0
+#: A cluster that elects a leader takes messages again after some seconds: little of that time may be ours.
+_LONGEST_BACKOFF_S = 0.25
 
 _STORE_FAILED = 10077
+
+#: An earlier try has come to the stream's leader, which waits for the other servers to have it.
+_IN_PROCESS = 10158
 
 
 class _Fault(msgspec.Struct):
@@ -30,16 +37,17 @@ class _Fault(msgspec.Struct):
     description: str = ""
 
 
-class _PubAck(msgspec.Struct):
-    stream: str = ""
-    seq: int = 0
-    duplicate: bool = False
-    error: _Fault | None = None
+class _NotStored(msgspec.Struct):
+    error: _Fault
 
 
-_decode = msgspec.json.Decoder(_PubAck).decode
+_decode_ack = msgspec.json.Decoder(Ack).decode
+_decode_fault = msgspec.json.Decoder(_NotStored).decode
 
 Result = Ack | BusError
+
+#: Whether there is no white space in it.
+_one_word = re.compile(r"\S+").fullmatch
 
 
 class _Round:
@@ -65,26 +73,44 @@ class _Round:
             self.done.set_result(None)
 
 
+class _Single(NamedTuple):
+    """A message on its way alone: `done` is given its answer, or None when its time is up."""
+
+    deadline: float
+    done: asyncio.Future[Result | None]
+
+    def answer(self, _: int, result: Result | None) -> None:
+        if not self.done.done():
+            self.done.set_result(result)
+
+    def end(self) -> None:
+        self.answer(0, None)
+
+
 class BrokerPublisher:
     """Publishes over one link. `patience_s` bounds how long a message is retried before it is Unavailable."""
 
-    def __init__(self, link: Link, patience_s: float = 10.0) -> None:
+    def __init__(self, link: Link, patience_s: float = 10.0, measures: Measures | None = None) -> None:
+        self.measures = measures or Measures()
         self._link = link
         self._patience_s = patience_s
         self._inbox = link.inbox()
-        self._cut = len(self._inbox) + 1
+        self._reply = f"{self._inbox}.".encode()
+        self._cut = len(self._reply)
         self._next = 0
-        self._waiting: dict[str, tuple[_Round, int, str]] = {}
-        self._rounds: set[_Round] = set()
+        self._waiting: dict[bytes, tuple[_Round | _Single, int, str]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
         self._listener: Listener | None = None
 
     async def open(self) -> None:
         """Listen for answers; nothing can be published before."""
-        self._listener = await self._link.listen(f"{self._inbox}.*", self._on_answer)
+        self._link.on_up.append(self._ask_again)
+        self._listener = await self._link.listen(f"{self._inbox}.*", self._on_answer, self._answered)
 
     async def close(self) -> None:
         """Stop listening."""
+        if self._ask_again in self._link.on_up:
+            self._link.on_up.remove(self._ask_again)
         if self._sweeping is not None:
             self._sweeping.cancel()
         if self._listener is not None:
@@ -96,16 +122,31 @@ class BrokerPublisher:
             packet = out.packet()
         except (ValueError, TypeError) as error:
             raise _not_published(out, error) from None
-        head = header_block(packet)
-        results: list[Result | None] = [self._impossible(packet, head)]
-        deadline = asyncio.get_running_loop().time() + self._patience_s
-        if results[0] is None and self._link.connected:  # straight, without what it takes to try again
-            await self._round((packet,), [head], [0], results, min(_ACK_WAIT_S, self._patience_s))
-        result = results[0]
-        if result is None or isinstance(result, Unavailable):
-            [result] = await self._send_window((packet,), deadline)
+        result = await self._store(packet)
         if isinstance(result, BusError):
             raise result
+        if not result.duplicate:
+            self.measures.tally.add(out.message, out.tenant)
+        return result
+
+    async def _store(self, packet: Packet) -> Result:
+        """Store one packet: straight, and only if that fails with what it takes to try again."""
+        head = header_block(packet)
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        result: Result | None = self._impossible(packet, head)
+        if result is None and self._link.connected:
+            token, answered = self._write(packet, head, begun + min(_ACK_WAIT_S, self._patience_s))
+            try:
+                result = await answered
+            finally:
+                self._waiting.pop(token, None)
+        if result is None or isinstance(result, Unavailable):
+            [result] = await self._send_window((packet,), begun + self._patience_s)
+        if isinstance(result, BusError):
+            self._count_unstored(result)
+        else:
+            self.measures.acks.add(clock() - begun)
         return result
 
     async def publish_many(self, outs: Sequence[Outgoing]) -> list[Result]:
@@ -119,15 +160,30 @@ class BrokerPublisher:
             except (ValueError, TypeError) as error:
                 results.append(_not_published(out, error))
         stored = iter(await self.send(packets))
-        return [next(stored) if result is None else result for result in results]
+        told = [next(stored) if result is None else result for result in results]
+        for out, answer in zip(outs, told, strict=True):
+            if type(answer) is Ack and not answer.duplicate:
+                self.measures.tally.add(out.message, out.tenant)
+        return told
 
     async def send(self, packets: Sequence[Packet]) -> list[Result]:
         """Store packets that are already encoded: what happened to each, in the same order."""
+        if len(packets) == 1:
+            return [await self._store(packets[0])]
         results: list[Result] = []
+        clock = asyncio.get_running_loop().time
         for window in _windows(packets):
-            deadline = asyncio.get_running_loop().time() + self._patience_s
-            results.extend(await self._send_window(window, deadline))
+            begun = clock()
+            answers = await self._send_window(window, begun + self._patience_s)
+            self.measures.acks.add(clock() - begun)
+            for answer in answers:
+                if isinstance(answer, BusError):
+                    self._count_unstored(answer)
+            results.extend(answers)
         return results
+
+    def _count_unstored(self, error: BusError) -> None:
+        self.measures.unstored.add(type(error).__name__.lower())
 
     def wake(self, subject: str, data: bytes = b"") -> None:
         """Nudge whoever listens right now: not stored, lost while there is no connection."""
@@ -159,6 +215,18 @@ class BrokerPublisher:
         trouble = f" ({self._link.trouble})" if self._link.trouble else ""
         return [one or Unavailable(f"the broker did not answer in time{trouble}: try again") for one in results]
 
+    def _write(self, packet: Packet, head: bytes, deadline: float) -> tuple[bytes, asyncio.Future[Result | None]]:
+        """Write one: the token of its answer, and the answer; None if it hasn't come by `deadline`."""
+        loop = asyncio.get_running_loop()
+        current = _Single(deadline, loop.create_future())
+        self._next += 1
+        token = b"%d" % self._next
+        self._waiting[token] = (current, 0, packet.subject)
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(_SWEEP_EVERY_S, self._sweep)
+        self._link.write(encoded(packet, head, self._reply + token))
+        return token, current.done
+
     async def _round(
         self,
         packets: Sequence[Packet],
@@ -170,64 +238,69 @@ class BrokerPublisher:
         """Write the missing ones once and wait for their answers, at most so long."""
         loop = asyncio.get_running_loop()
         current = _Round(results, len(missing), loop.time() + within_s, loop.create_future())
-        tokens: list[str] = []
+        tokens: list[bytes] = []
         parts: list[bytes] = []
         for index in missing:
             results[index] = None
             self._next += 1
-            token = str(self._next)
+            token = b"%d" % self._next
             tokens.append(token)
             packet = packets[index]
             self._waiting[token] = (current, index, packet.subject)
-            parts.append(encoded(packet, heads[index], f"{self._inbox}.{token}"))
-        self._rounds.add(current)
+            parts.append(encoded(packet, heads[index], self._reply + token))
         if self._sweeping is None:
             self._sweeping = loop.call_later(_SWEEP_EVERY_S, self._sweep)
         try:
             self._link.write(b"".join(parts))
             await current.done
         finally:
-            self._rounds.discard(current)
             if current.left:
                 for token in tokens:
                     self._waiting.pop(token, None)
 
+    def _ask_again(self) -> None:
+        """The connection was lost and is back: answers that were on their way will not come."""
+        for current, _, _ in list(self._waiting.values()):
+            current.end()
+
     def _sweep(self) -> None:
-        """End the rounds whose time is up: one timer for all, because nearly all end long before."""
+        """End what is on its way and whose time is up: one timer for all, because nearly all end long before."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for current in self._rounds:
+        for current, _, _ in self._waiting.values():
             if current.deadline <= now:
                 current.end()
-        self._sweeping = loop.call_later(_SWEEP_EVERY_S, self._sweep) if self._rounds else None
+        self._sweeping = loop.call_later(_SWEEP_EVERY_S, self._sweep) if self._waiting else None
 
     def _on_answer(self, msg: Msg) -> None:
-        waiting = self._waiting.pop(msg.subject[self._cut :], None)
+        self._answered(msg.subject.encode(), msg.data)
+
+    def _answered(self, inbox: bytes, data: bytes) -> None:
+        waiting = self._waiting.pop(inbox[self._cut :], None)
         if waiting is not None:
             current, index, subject = waiting
-            current.answer(index, _result(msg, subject))
+            current.answer(index, _result(data, subject))
 
     def _impossible(self, packet: Packet, head: bytes) -> Refused | None:
         """Why a packet can never be sent: the server would close the connection over it."""
-        lines = len(packet.headers) + 2
-        if head.count(b"\n") != lines or head.count(b"\r") != lines or packet.subject.split() != [packet.subject]:
-            return Refused(f"a header or the subject {packet.subject!r} holds a line break or a space")
+        lines, subject = len(packet.headers) + 2, packet.subject
+        if head.count(b"\n") != lines or head.count(b"\r") != lines or not _one_word(subject):
+            return Refused(f"a header or the subject {subject!r} holds a line break or a space")
         size = len(head) + len(packet.body)
         if size > self._link.max_payload:
             return Refused(f"{size} bytes are more than the broker's {self._link.max_payload}: send less at once")
         return None
 
 
-def _result(msg: Msg, subject: str) -> Result:
-    if not msg.data:
+def _result(data: bytes, subject: str) -> Result:
+    if not data:
         return Unavailable(f"no stream takes {subject} right now: run `harkara topology apply` if this stays")
-    answer = _decode(msg.data)
-    fault = answer.error
-    if fault is None:
-        return Ack(answer.stream, answer.seq, answer.duplicate)
+    if b'"error"' not in data:
+        return _decode_ack(data)
+    fault = _decode_fault(data).error
     if fault.err_code == _STORE_FAILED and "per subject" in fault.description:
         return Full(f"the queue {subject} is full: slow down and try again")
-    if fault.code == 503 or fault.err_code == _STORE_FAILED:
+    if fault.code >= 500 or fault.err_code in (_STORE_FAILED, _IN_PROCESS):
         return Unavailable(f"the broker cannot store {subject}: {fault.description}")
     return Refused(f"the broker refused {subject}: {fault.description} ({fault.err_code})")
 
@@ -249,15 +322,14 @@ def _windows(packets: Sequence[Packet]) -> Iterator[Sequence[Packet]]:
 
 def header_block(packet: Packet) -> bytes:
     """The headers as they go over the wire."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in packet.headers.items()])
-    return f"NATS/1.0\r\n{lines}\r\n".encode()
+    return "\r\n".join(["NATS/1.0", *map(": ".join, packet.headers.items()), "", ""]).encode()
 
 
-def encoded(packet: Packet, head: bytes, reply: str) -> bytes:
+def encoded(packet: Packet, head: bytes, reply: bytes) -> bytes:
     """One message as it goes over the wire, to be answered on `reply`."""
     return b"HPUB %s %s %d %d\r\n%s%s\r\n" % (
         packet.subject.encode(),
-        reply.encode(),
+        reply,
         len(head),
         len(head) + len(packet.body),
         head,

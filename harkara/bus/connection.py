@@ -7,16 +7,27 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from nats.js import JetStreamContext
 
 from harkara.bus.actor import Actor
+from harkara.bus.api import Api
 from harkara.bus.broker import BrokerPublisher
 from harkara.bus.counters import Counters
+from harkara.bus.dead import DeadLetters
+from harkara.bus.elections import Elections
+from harkara.bus.ending import WAKE_ENDED
 from harkara.bus.handling import Handling
+from harkara.bus.hurrying import Hurry
 from harkara.bus.link import Link
+from harkara.bus.progress import has_nothing_to_retry, has_read_all
 from harkara.bus.runner import Credit, Runner, Slots
 from harkara.bus.topology import Topology, load
+from harkara.measures import Measures
+
+if TYPE_CHECKING:
+    from harkara.observing.tracing import Tracer
 
 _GRACE = timedelta(seconds=15)
 
@@ -29,26 +40,48 @@ async def connect(
     topology: Topology | None = None,
     within: timedelta = timedelta(seconds=10),
     patience: timedelta = timedelta(seconds=10),
+    measures: Measures | None = None,
+    tracer: Tracer | None = None,
 ) -> Bus:
     """A bus on the server(s) at `url` (comma-separated), with `creds` the path of a credentials file.
 
     `patience` is how long publishing is retried. Raises Unavailable, in one line, if nobody answers `within` that time.
     """
     link = await Link.open(url, creds, name, within.total_seconds())
-    bus = Bus(link, topology or load(), BrokerPublisher(link, patience.total_seconds()))
-    await bus.publisher.open()
+    bus = Bus(link, topology or load(), _publisher(tracer, link, patience.total_seconds(), measures), tracer)
+    try:
+        await bus.publisher.open()
+        await bus.elections.open()
+        await bus.publisher.subscribe_wake(WAKE_ENDED, lambda tenant: bus.ended.add(tenant.decode(errors="replace")))
+    except BaseException:
+        await link.close()
+        raise
     return bus
+
+
+def _publisher(tracer: Tracer | None, link: Link, patience_s: float, measures: Measures | None) -> BrokerPublisher:
+    if tracer is None:
+        return BrokerPublisher(link, patience_s, measures)
+    from harkara.bus.traced import TracedPublisher
+
+    return TracedPublisher(tracer, link, patience_s, measures)
 
 
 class Bus:
     """A connection with all that is done over it. Made by `connect`; usable as `async with`."""
 
-    def __init__(self, link: Link, topology: Topology, publisher: BrokerPublisher) -> None:
+    def __init__(
+        self, link: Link, topology: Topology, publisher: BrokerPublisher, tracer: Tracer | None = None
+    ) -> None:
+        self.tracer = tracer
         self.link = link
         self.topology = topology
         self.publisher = publisher
+        self.elections = Elections(link)
         #: Actor's name -> what it has done on this bus so far.
         self.counters: dict[str, Counters] = {}
+        #: Tenants that were said to be erased since this bus is there: no actor does anything for them any more.
+        self.ended: set[str] = set()
         self._running: list[Running] = []
 
     async def __aenter__(self) -> Bus:
@@ -68,6 +101,11 @@ class Bus:
     def connected(self) -> bool:
         """Whether the broker is there right now."""
         return self.link.connected
+
+    @property
+    def measures(self) -> Measures:
+        """What has been stored over this bus, and how long that took."""
+        return self.publisher.measures
 
     @asynccontextmanager
     async def run(self, actor: Actor, *, grace: timedelta = _GRACE) -> AsyncGenerator[Running]:
@@ -102,6 +140,7 @@ class Bus:
         """
         return Runner(
             self.link,
+            self.elections,
             self.handling(actor),
             stream=stream,
             durable=durable,
@@ -111,10 +150,32 @@ class Bus:
             credit=credit,
         )
 
+    async def has_read_all(self, stream: str, actor: str, tenant: str) -> bool:
+        """Whether an actor is done with all that a stream holds now, and with what it had to put off of this tenant's.
+
+        It gets a few seconds; False if nobody knows.
+        """
+        api, retries = Api(self.link.request), self.topology.stream_of(f"t.{tenant}.at.{actor}.any")
+        return await has_read_all(api, stream, actor) and await has_nothing_to_retry(api, retries.name, actor, tenant)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """What actors gave up."""
+        return DeadLetters(Api(self.link.request), self.publisher.send)
+
+    def hurry(self) -> Hurry:
+        """What brings messages back that wait on a schedule."""
+        return Hurry(Api(self.link.request), self.topology, self.publisher.send)
+
     def handling(self, actor: Actor) -> Handling:
         """What opens, hands over and settles for an actor on this bus; all of one name count together."""
         counters = self.counters.setdefault(actor.name, Counters())
-        return Handling(actor, self.publisher.send, lambda: datetime.now(UTC), counters)
+        parts = (actor, self.publisher.send, lambda: datetime.now(UTC), counters, self.measures.tally, self.ended)
+        if self.tracer is None:
+            return Handling(*parts)
+        from harkara.bus.traced import TracedHandling
+
+        return TracedHandling(self.tracer, *parts)
 
     def forget(self, running: Running) -> None:
         """The actor no longer runs here."""
@@ -126,10 +187,13 @@ class Bus:
         await asyncio.gather(*(running.stop(grace) for running in list(self._running)))
 
     async def close(self) -> None:
-        """Stop the actors and end the connection."""
-        await self.stop()
-        await self.publisher.close()
-        await self.link.close()
+        """Stop the actors and end the connection, which would otherwise keep the process alive, whatever fails."""
+        try:
+            await self.stop()
+            await self.elections.close()
+            await self.publisher.close()
+        finally:
+            await self.link.close()
 
 
 class Running:
@@ -144,6 +208,7 @@ class Running:
         self._runners = [
             Runner(
                 bus.link,
+                bus.elections,
                 self._handling,
                 stream=stream,
                 durable=actor.name,

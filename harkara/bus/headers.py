@@ -8,6 +8,10 @@ DEDUPE = "Nats-Msg-Id"
 ID = "X-Msg-Id"
 #: The id of the request or webhook that started it all.
 CAUSE = "X-Cause"
+#: Who asked for a command, signed by the front door (`harkara/callers.py`). For the audit log; it gives no rights.
+BY = "X-By"
+#: The span that a message comes from (W3C Trace Context), while tracing is on.
+TRACE = "traceparent"
 #: How many attempts were made before this copy was stored.
 ATTEMPT = "X-Attempt"
 #: When the message was first stored, RFC 3339; set when it is parked, so that it outlives the copy.
@@ -15,14 +19,22 @@ AT = "X-At"
 #: The subject a parked or dead message was first published to.
 SUBJECT = "X-Subject"
 
-#: On dead letters only: where the message lay, who gave it up, and why.
+#: Why a message was parked or given up.
+REASON = "X-Reason"
+
+#: On dead letters only: where the message lay, and who gave it up.
 STREAM = "X-Stream"
 SEQ = "X-Seq"
 ACTOR = "X-Actor"
-REASON = "X-Reason"
 
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
 
 #: Headers that belong to one stored copy and must not follow a message to its next place.
 OF_THE_BROKER = "Nats-"
+
+
+def read(block: bytes) -> dict[str, str]:
+    """The headers in a block as the broker stores it: a first line, then one a line."""
+    lines = block.decode("utf-8", "replace").split("\r\n")[1:]
+    return {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}

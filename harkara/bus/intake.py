@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,12 +21,11 @@ _KNOWN_SUBJECTS = 10_000
 _QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
 
 
-@dataclass(slots=True)
-class Raw:
+class Raw(msgspec.Struct, gc=False):
     """One delivery as a carrier has it: nothing decoded, nothing believed yet.
 
     `stored_ns` is when this copy was stored (nanoseconds since the epoch), `reply` is the carrier's own handle on it,
-    `waits` how many of its deliveries were mere waiting, as far as this process knows.
+    `failures` how many of its deliveries failed, as far as this process knows.
     """
 
     subject: str
@@ -38,12 +36,12 @@ class Raw:
     deliveries: int
     stored_ns: int
     reply: str = ""
-    waits: int = 0
-    #: Whether only actors can write this subject, so that its bookkeeping headers can be believed.
-    internal: bool = field(init=False)
+    failures: int = 0
 
-    def __post_init__(self) -> None:
-        self.internal = is_internal(self.subject)
+    @property
+    def internal(self) -> bool:
+        """Whether only actors can write this subject, so that its bookkeeping headers can be believed."""
+        return is_internal(self.subject)
 
 
 class Undecodable(Exception):
@@ -57,10 +55,9 @@ def is_internal(subject: str) -> bool:
 
 def original_subject(raw: Raw) -> str:
     """The subject a message was first published to: a parked one says so, if it is its own tenant's."""
-    if raw.internal:
-        named = raw.headers.get(headers.SUBJECT, "")
-        if named and tenant_of(named) == tenant_of(raw.subject):
-            return named
+    named = raw.headers.get(headers.SUBJECT)
+    if named and raw.internal and tenant_of(named) == tenant_of(raw.subject):
+        return named
     return raw.subject
 
 
@@ -78,16 +75,20 @@ def message_id(raw: Raw) -> str:
 
 
 def attempt_of(raw: Raw) -> int:
-    """Which try this is, from 1: those before it was parked, and this copy's deliveries without mere waiting."""
-    before = raw.headers.get(headers.ATTEMPT, "") if raw.internal else ""
-    made = int(before) if before.isdecimal() and len(before) < 6 else 0
-    return made + max(raw.deliveries - raw.waits, 1)
+    """Which try this is, from 1: after those that failed before it was parked, and those that did since.
+
+    Deliveries are not attempts: one that was mere waiting, that a stopping process gave back or whose ack got lost
+    would make the next wait hours instead of seconds.
+    """
+    before = raw.headers.get(headers.ATTEMPT)
+    made = int(before) if before and before.isdecimal() and len(before) < 6 and raw.internal else 0
+    return made + raw.failures + 1
 
 
 def stored_at(raw: Raw) -> datetime:
     """When the message was first stored, however often it was parked since (aware, UTC)."""
-    named = raw.headers.get(headers.AT) if raw.internal else None
-    if named:
+    named = raw.headers.get(headers.AT)
+    if named and raw.internal:
         try:
             return datetime.fromisoformat(named).astimezone(UTC)
         except ValueError:
@@ -126,6 +127,7 @@ class Intake:
             seq=raw.seq,
             at=stored_at(raw),
             deliveries=raw.deliveries,
+            by=raw.headers.get(headers.BY, ""),
         )
 
     def _find(self, subject: str) -> msgspec.json.Decoder[Any]:

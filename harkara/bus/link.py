@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from loguru import logger
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.protocol.parser import AWAITING_CONTROL_LINE, CRLF_SIZE, Parser
 
+from harkara.bus import servers
 from harkara.bus.errors import Unavailable
-from harkara.bus.tasks import end, heed_cancellation
+from harkara.bus.tasks import end, heeding_cancellation
 
 Incoming = Callable[[Msg], None]
+
+#: Takes the subject and the body of a plain message, as bytes.
+Plain = Callable[[bytes, bytes], None]
 
 _RECONNECT_WAIT_S = 0.2
 _WATCH_EVERY_S = 3.0
@@ -47,6 +52,56 @@ class _Straight(asyncio.Queue[Msg]):
             logger.opt(exception=error).error("Taking a message from the broker failed")
 
 
+#: The first line of a message that has neither headers nor anybody who waits for an answer: its subject, to which
+#: subscription it belongs, and the length of its body.
+_PLAIN = re.compile(rb"MSG (\S+) (\d+) (\d+)\r\n")
+
+
+class PlainParser(Parser):
+    """nats-py's parser, which hands plain messages on at once where somebody takes them as they are.
+
+    What is made of a message on nats-py's own way costs four times what it takes to publish one and read its answer.
+    """
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)  # pyright: ignore[reportUnknownMemberType]
+        #: By the number of a subscription.
+        self.plain: dict[bytes, Plain] = {}
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what came in."""
+        if self.plain and self.state == AWAITING_CONTROL_LINE:
+            if self.buf:
+                data = bytes(self.buf) + data
+                self.buf.clear()
+            data = self._quickly(data)
+        if data:
+            await super().parse(data)
+
+    def _quickly(self, data: bytes) -> bytes:
+        """Hand on the plain messages at the beginning; what is left.
+
+        One of which only a part has come is kept in the buffer: were it left to nats-py, all that follows would be.
+        """
+        place = 0
+        while match := _PLAIN.match(data, place):
+            subject, number, size = match.groups()
+            begin = match.end()
+            end = begin + int(size)
+            on = self.plain.get(number)
+            if on is None:
+                break
+            if len(data) < end + CRLF_SIZE:
+                self.buf.extend(data[place:])
+                return b""
+            try:
+                on(subject, data[begin:end])
+            except Exception as error:  # it would end nats-py's read loop
+                logger.opt(exception=error).error("Taking a message from the broker failed")
+            place = end + CRLF_SIZE
+        return data[place:] if place else data
+
+
 @dataclass(eq=False, slots=True)
 class Listener:
     """A subscription that outlives reconnections and replaced clients."""
@@ -54,6 +109,8 @@ class Listener:
     link: Link
     subject: str
     on: Incoming
+    plain: Plain | None
+    queue: str = ""
     sub: Any = field(default=None)
 
     async def close(self) -> None:
@@ -66,7 +123,7 @@ class Link:
 
     def __init__(self, url: str, creds: str | None, name: str) -> None:
         self._options: dict[str, Any] = {
-            "servers": url.split(","),
+            **servers.options(url),
             "name": name,
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": _RECONNECT_WAIT_S,
@@ -78,16 +135,18 @@ class Link:
             "closed_cb": self._on_closed,
             **({"user_credentials": creds} if creds else {}),
         }
-        self._where = ", ".join(without_secrets(one) for one in url.split(","))
+        self._where = servers.without_secrets(url)
         self._client: Any = None
         self._listeners: list[Listener] = []
         self._up = asyncio.Event()
         self._look_now = asyncio.Event()
         self._refused = asyncio.Event()
         self._last_error = ""
+        self._complaints: set[str] = set()
         self._closing = False
         self._watch: asyncio.Task[None] | None = None
-        #: Called after each time the connection came back; must not raise or wait.
+        #: Called after each time the connection was lost, and after each time it came back; must not raise or wait.
+        self.on_down: list[Callable[[], None]] = []
         self.on_up: list[Callable[[], None]] = []
 
     @classmethod
@@ -96,11 +155,18 @@ class Link:
         link = cls(url, creds, name)
         dialling = asyncio.create_task(link._dial())
         refused = asyncio.create_task(link._refused.wait())
-        await asyncio.wait({dialling, refused}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-        refused.cancel()
-        if not dialling.done():
+        try:
+            await asyncio.wait({dialling, refused}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if not dialling.done():
+                raise Unavailable(link._why_not())
+        except BaseException:
+            # Left alone it would connect all the same, and nobody would ever end that connection.
             await end(dialling)
-            raise Unavailable(link._why_not())
+            if link._client is not None:
+                await link.close()
+            raise
+        finally:
+            refused.cancel()
         try:
             dialling.result()
         except ImportError as error:
@@ -126,7 +192,8 @@ class Link:
             with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
                 await self._client.flush(timeout=2)
         self._up.clear()
-        with contextlib.suppress(nats_errors.Error, OSError):
+        # RuntimeError is how uvloop says that what could not be flushed has no socket any more.
+        with contextlib.suppress(nats_errors.Error, OSError, RuntimeError):
             await self._client.close()
 
     @property
@@ -171,9 +238,13 @@ class Link:
         if client._flush_queue.empty():
             client._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
-    async def listen(self, subject: str, on: Incoming) -> Listener:
-        """Call `on` for each message, straight from the parser: it must be quick. Raises Unavailable."""
-        listener = Listener(self, subject, on)
+    async def listen(self, subject: str, on: Incoming, plain: Plain | None = None, queue: str = "") -> Listener:
+        """Call `on` for each message, straight from the parser: it must be quick. Raises Unavailable.
+
+        If there is a `plain`, it is called instead of `on` for messages without headers that nobody wants answered. Of
+        all who listen in the same `queue` one gets each message.
+        """
+        listener = Listener(self, subject, on, plain, queue)
         if not await self.until_up(_ROUND_TRIP_S):
             raise Unavailable(f"no NATS server answers at {self._where}: try again")
         await self._subscribe(listener)
@@ -185,10 +256,10 @@ class Link:
         if listener not in self._listeners:
             return
         self._listeners.remove(listener)
-        with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
+        self._client._ps.plain.pop(b"%d" % listener.sub._id, None)
+        with heeding_cancellation(), contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(_ROUND_TRIP_S):
                 await (self._hear_out(listener.sub) if self.connected else listener.sub.unsubscribe())
-        heed_cancellation()
 
     async def _hear_out(self, sub: Any) -> None:
         """End a subscription once everything has come that the server sent to it.
@@ -203,21 +274,24 @@ class Link:
     async def request(self, subject: str, data: bytes, within_s: float = 5.0) -> bytes:
         """Ask and await the answer. Raises Unavailable when there is none."""
         try:
-            answer: Msg = await self._client.request(subject, data, timeout=within_s)
+            with heeding_cancellation():
+                answer: Msg = await self._client.request(subject, data, timeout=within_s)
         except nats_errors.NoRespondersError:
             raise Unavailable(f"nobody answers on {subject}: is JetStream enabled on the server?") from None
         except (nats_errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(f"no answer on {subject}: {error or type(error).__name__}") from error
-        heed_cancellation()
         return answer.data
 
     async def _subscribe(self, listener: Listener) -> None:
         # With nats-py's byte limit off, nothing is ever dropped here; pull credit bounds what can arrive.
-        listener.sub = await self._client.subscribe(listener.subject, pending_bytes_limit=0)
+        listener.sub = await self._client.subscribe(listener.subject, listener.queue, pending_bytes_limit=0)
         listener.sub._pending_queue = _Straight(listener.on)
+        if listener.plain is not None:
+            self._client._ps.plain[b"%d" % listener.sub._id] = listener.plain
 
     async def _dial(self) -> None:
         client: Any = Client()
+        client._ps = PlainParser(client)
         self._client = client
         try:
             await client.connect(**self._options)
@@ -253,10 +327,10 @@ class Link:
         if client._reading_task is None or client._reading_task.done():
             return bool(client.is_reconnecting)
         try:
-            await client.flush(timeout=_ROUND_TRIP_S)
+            with heeding_cancellation():
+                await client.flush(timeout=_ROUND_TRIP_S)
         except (nats_errors.Error, OSError, TimeoutError):
             return bool(client.is_reconnecting)
-        heed_cancellation()
         return True
 
     async def _redial(self) -> None:
@@ -276,8 +350,10 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        if text != self._last_error and not self._closing:
+        # Several servers that are away complain in turn: each is told once, until one of them is there again.
+        if text not in self._complaints and not self._closing:
             logger.warning("NATS at {}: {}", self._where, text)
+        self._complaints.add(text)
         self._last_error = text
         if "authorization" in text.lower():
             self._refused.set()
@@ -287,6 +363,8 @@ class Link:
         if self._closing:
             return
         logger.warning("Lost NATS at {}: reconnecting", self._where)
+        for call in list(self.on_down):
+            call()
 
     async def _on_closed(self) -> None:
         self._look_now.set()
@@ -294,12 +372,7 @@ class Link:
     async def _on_up(self) -> None:
         self._up.set()
         self._last_error = ""
+        self._complaints.clear()
         logger.info("Connected to NATS at {} again", self._where)
         for call in list(self.on_up):
             call()
-
-
-def without_secrets(url: str) -> str:
-    """The address without user and password, fit for logs and errors."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    return f"{parts.hostname or url}:{parts.port or 4222}"

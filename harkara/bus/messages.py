@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -16,27 +15,28 @@ M = TypeVar("M", bound=Message)
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True, gc=False):
     """One message as the broker stores it."""
 
     subject: str
     body: bytes
-    headers: dict[str, str] = field(default_factory=dict[str, str])
+    headers: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """A message to be published for one tenant (the empty tenant is the system itself).
 
     `id` is what the broker dedupes on, for two minutes and over the whole stream: two different events about
-    one thing need two ids. `cause` is the id of the request or webhook that started it all.
+    one thing need two ids. `cause` is the id of the request or webhook that started it all, `by` who asked for
+    a command, `trace` the span that it comes from, while tracing is on.
     """
 
     message: Message
     tenant: str
     id: str
     cause: str = ""
+    by: str = ""
+    trace: str = ""
 
     def packet(self) -> Packet:
         """Subject, headers and encoded body. Raises ValueError if a value cannot be part of the subject."""
@@ -44,19 +44,22 @@ class Outgoing:
         named = {headers.DEDUPE: dedupe, headers.ID: self.id}
         if self.cause:
             named[headers.CAUSE] = self.cause
+        if self.by:
+            named[headers.BY] = self.by
+        if self.trace:
+            named[headers.TRACE] = self.trace
         return Packet(self.message.subject_for(self.tenant), _encoder.encode(self.message), named)
 
 
-class Ack(NamedTuple):
+class Ack(msgspec.Struct, frozen=True, gc=False):
     """The broker has stored a message: where, and whether it already had it."""
 
     stream: str
     seq: int
-    duplicate: bool
+    duplicate: bool = False
 
 
-@dataclass(slots=True)
-class Delivery(Generic[M]):
+class Delivery(msgspec.Struct, Generic[M], gc=False):
     """One message handed to an actor.
 
     `attempt` counts the tries that were allowed to fail, from 1. `at` is when the message was first stored:
@@ -73,3 +76,4 @@ class Delivery(Generic[M]):
     seq: int
     at: datetime
     deliveries: int
+    by: str = ""

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
+
+import msgspec
 
 from harkara.bus.messages import Outgoing
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True, gc=False):
     """Handled. `events` (and further work) are published first; only then is the delivery acked."""
 
     events: tuple[Outgoing, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True, gc=False):
     """Try again `after` that long, or by the actor's schedule when it is None.
 
     With `counts=False` it is no failed attempt and never runs out: what it needs is away, or its time has
-    not come.
+    not come. With `park` it waits on a schedule however short the wait is, because many may wait at once and a delayed
+    nak keeps its place in the consumer's window. `events` are published first, as with Done.
     """
 
     reason: str
     after: timedelta | None = None
     counts: bool = True
+    park: bool = False
+    events: tuple[Outgoing, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True, gc=False):
     """Never possible: it goes to the dead letters, where it can be seen, repaired and replayed."""
 
     reason: str

@@ -7,10 +7,13 @@ kept outstanding for what there is room for, so a slow batch never holds the nex
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
+from typing import Any
 
 from loguru import logger
 from nats.aio.msg import Msg
@@ -19,8 +22,9 @@ from harkara.bus.actor import Actor
 from harkara.bus.api import Api
 from harkara.bus.counters import Counters
 from harkara.bus.durable import declare
+from harkara.bus.elections import Elections
 from harkara.bus.errors import BusError, TopologyError, Unavailable
-from harkara.bus.handling import Handling
+from harkara.bus.handling import SUSPECT, Handling, Judged, young
 from harkara.bus.intake import Raw
 from harkara.bus.link import Link, Listener
 from harkara.bus.settle import Acked, Nacked, Verdict
@@ -37,6 +41,8 @@ _START_WITHIN_S = 10.0
 _ASK_CREDIT_EVERY_S = 0.1
 _GATHER_S = 0.005
 _LAST_WAIT_S = 2.0
+#: Batches whose acks are kept, to be sent again when they may have been lost.
+_KEPT_ACKS = 1000
 _UNSETTLED_WAIT = timedelta(seconds=5)
 
 #: Says how many more messages may be delivered now. What was asked for and has not come yet is counted against it here;
@@ -58,9 +64,9 @@ class Slots:
             return True
         return False
 
-    def give(self) -> None:
-        """Give a slot back, and let whoever waits look again."""
-        self._free += 1
+    def give(self, count: int = 1) -> None:
+        """Give slots back, and let whoever waits look again."""
+        self._free += count
         # Whoever was asked first is asked last next time: a busy stream must not starve a quiet one.
         self._waiting[:] = self._waiting[1:] + self._waiting[:1]
         for call in self._waiting:
@@ -82,6 +88,7 @@ class Runner:
     def __init__(
         self,
         link: Link,
+        elections: Elections,
         handling: Handling,
         *,
         stream: str,
@@ -93,6 +100,7 @@ class Runner:
         credit: Credit | None = None,
     ) -> None:
         self._link = link
+        self._elections = elections
         self._handling = handling
         self._actor: Actor = handling.actor
         self._stream = stream
@@ -110,13 +118,17 @@ class Runner:
         self._log = logger.bind(actor=self._actor.name, stream=stream, durable=durable)
         self._listener: Listener | None = None
         self._ready: deque[Raw] = deque()
+        self._suspects: list[Raw] = []
+        self._alone = False
         self._held: dict[str, float] = {}
+        self._acks: deque[tuple[float, list[bytes]]] = deque(maxlen=_KEPT_ACKS)
         self._asked = 0
         self._heard = 0.0
         self._active = 0.0
         self._running = False
         self._healing: asyncio.Task[None] | None = None
         self._working: set[asyncio.Task[None]] = set()
+        self._judged: list[Judged] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._looking = False
         self._rests = 0
@@ -155,6 +167,7 @@ class Runner:
         self._running = True
         self._active = self._now()
         self._link.on_up.append(self._on_up)
+        self._elections.watch(self._stream, self._durable, self._on_elected)
         self._slots.watch(self._look)
         self._set_timer("beat", self._beat_s, self._beat)
         self._top_up()
@@ -166,6 +179,7 @@ class Runner:
         self._running = False
         self._slots.unwatch(self._look)
         self._link.on_up.remove(self._on_up)
+        self._elections.unwatch(self._stream, self._durable, self._on_elected)
         for name in ("pause", "credit", "gather"):
             self._cancel_timer(name)
         if self._healing is not None:
@@ -174,11 +188,16 @@ class Runner:
         if self._listener is not None:
             await self._listener.close()
         self._give_back()
-        if self._working:
-            await asyncio.wait(self._working, timeout=grace.total_seconds())
-        ended = await asyncio.gather(*(end(task, _LAST_WAIT_S) for task in self._working))
-        if not all(ended):
-            self._log.error("{} batches did not end when told to; they come back to another worker", ended.count(False))
+        until = self._now() + grace.total_seconds()
+        # Whoever has handled something begins to settle it before it ends.
+        while self._working and (left := until - self._now()) > 0:
+            await asyncio.wait(self._working, timeout=left)
+        stuck: set[asyncio.Task[None]] = set()
+        while working := self._working - stuck:
+            ended = await asyncio.gather(*(end(task, _LAST_WAIT_S) for task in working))
+            stuck |= {task for task, done in zip(working, ended, strict=True) if not done}
+        if stuck:
+            self._log.error("{} batches did not end when told to; they come back to another worker", len(stuck))
         self._cancel_timer("beat")
 
     # Pulling
@@ -257,7 +276,7 @@ class Runner:
         self._asked = max(self._asked - 1, 0)
         raw = raw_of(msg)
         self._held[raw.reply] = self._heard
-        self._ready.append(raw)
+        (self._suspects if raw.deliveries > SUSPECT and young() else self._ready).append(raw)
         self._look()
 
     def _on_status(self, msg: Msg) -> None:
@@ -273,34 +292,88 @@ class Runner:
         if status in ("404", "408"):
             self._top_up()
         else:
-            self._heal(f"{status} {(msg.headers or {}).get('Description', '')}".strip())
+            self._heal(" ".join(f"{status} {(msg.headers or {}).get('Description', '')}".split()))
 
     # Handing on
 
     def _look(self) -> None:
         """Hand on what is ready, after everything that has arrived with it was taken in."""
-        if self._ready and not self._looking:
+        if (self._ready or self._suspects) and not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._hand_on)
 
     def _hand_on(self) -> None:
         self._looking = False
+        if self._suspects and not young():
+            self._ready.extend(self._suspects)
+            self._suspects.clear()
+        if self._suspects and not self._alone and self._running and self._slots.take():
+            self._alone = True
+            self._start(self._work_alone(self._next_suspect()))
         while self._ready and self._running and self._slots.take():
             batch = [self._ready.popleft() for _ in range(min(len(self._ready), self._actor.batch))]
-            task = asyncio.create_task(self._work(batch))
-            self._working.add(task)
-            task.add_done_callback(self._working.discard)
+            self._start(self._work(batch))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     async def _work(self, batch: list[Raw]) -> None:
+        try:
+            judged = await self._handling.judge(batch)
+        except asyncio.CancelledError:
+            self._done(batch, 1, ())
+            raise
+        except Exception as error:
+            self._done(batch, 1, self._unsettled(batch, error))
+            return
+        self._judged.append(judged)
+        if len(self._judged) == 1:
+            self._start(self._settle())
+
+    def _next_suspect(self) -> Raw:
+        """The oldest, or where the process before began with that, the youngest: two crashes leave only the guilty."""
+        crashes = max(raw.deliveries for raw in self._suspects)
+        found = (min if crashes % 2 else max)(self._suspects, key=lambda raw: raw.seq)
+        self._suspects.remove(found)
+        return found
+
+    async def _work_alone(self, raw: Raw) -> None:
+        """Handle and settle one suspect, and see that the broker knows, before the next one is begun."""
         verdicts: Sequence[Verdict] = ()
         try:
-            verdicts = await self._handling.work(batch)
+            verdicts = await self._handling.work([raw])
         except Exception as error:
-            self._log.opt(exception=error).error("Settling failed; the batch comes back")
-            verdicts = [Nacked(_UNSETTLED_WAIT)] * len(batch)
+            verdicts = self._unsettled([raw], error)
         finally:
-            self._tell(batch, verdicts)
-            self._slots.give()
+            self._done([raw], 1, verdicts)
+        with contextlib.suppress(Unavailable):
+            await self._link.request(f"$JS.API.CONSUMER.INFO.{self._stream}.{self._durable}", b"")
+        self._alone = False
+        self._look()
+
+    async def _settle(self) -> None:
+        """Settle all that was handled in one turn of the loop: events are published together, and acks written."""
+        judged, self._judged = self._judged, []
+        batch = [raw for one in judged for raw in one.batch]
+        verdicts: Sequence[Verdict] = ()
+        try:
+            verdicts = await self._handling.settle(judged)
+        except Exception as error:
+            verdicts = self._unsettled(batch, error)
+        finally:
+            self._done(batch, len(judged), verdicts)
+
+    def _unsettled(self, batch: list[Raw], error: Exception) -> Sequence[Verdict]:
+        """What becomes of deliveries that a defect of ours kept from being settled."""
+        self._log.opt(exception=error).error("Settling failed; the batch comes back")
+        return [Nacked(_UNSETTLED_WAIT)] * len(batch)
+
+    def _done(self, batch: list[Raw], slots: int, verdicts: Sequence[Verdict]) -> None:
+        """Tell the verdicts, and go on with what waited for these slots."""
+        self._tell(batch, verdicts)
+        self._slots.give(slots)
         self._rest(verdicts)
         self._top_up()
 
@@ -315,17 +388,23 @@ class Runner:
     def _tell(self, batch: list[Raw], verdicts: Sequence[Verdict]) -> None:
         """Tell the broker each verdict, in one write; without one, that the message is to come back now."""
         parts: list[bytes] = []
+        acks: list[bytes] = []
         for index, raw in enumerate(batch):
             verdict = verdicts[index] if index < len(verdicts) else None
             self._held.pop(raw.reply, None)
             parts.append(answer(raw.reply, verdict))
+            if isinstance(verdict, Acked):
+                acks.append(parts[-1])
         self._active = self._now()
         self._link.write(b"".join(parts))
+        if acks:
+            self._acks.append((self._active, acks))
 
     def _give_back(self) -> None:
         """Return everything that was not started, so that another worker gets it at once."""
-        batch = list(self._ready)
+        batch = [*self._ready, *self._suspects]
         self._ready.clear()
+        self._suspects.clear()
         if batch:
             self._tell(batch, ())
 
@@ -349,30 +428,48 @@ class Runner:
         Should the consumer be gone, or not be back yet, the answer says so.
         """
         self._asked = 0
+        self._ack_again()
         self._top_up()
+
+    def _ack_again(self) -> None:
+        """Say anew what is done: of what was said last, nobody knows whether anybody has heard it.
+
+        An ack that got lost lets its message come once more, to be found done: that costs its number a turn.
+        """
+        since = self._now() - self._consumers.ack_wait_s
+        again = b"".join([ack for at, acks in self._acks if at >= since for ack in acks])
+        if again and self._link.connected:
+            self._link.write(again)
+
+    def _on_elected(self) -> None:
+        """The consumer has a new leader, which knows nothing of what was asked for before."""
+        if self._healing is not None:
+            self._healing.cancel()
+        else:
+            self._on_up()
 
     def _heal(self, why: str) -> None:
         if self._running and self._healing is None:
             self._log.info("Declaring the consumer again: {}", why)
             self._healing = asyncio.create_task(self._heal_until_well())
+            self._healing.add_done_callback(self._healed)
 
     async def _heal_until_well(self) -> None:
-        try:
-            while self._running:
-                backoff = min(_SHORTEST_BACKOFF_S * 2**self._ills, _LONGEST_BACKOFF_S)
-                self._ills = min(self._ills + 1, 10)
-                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
-                try:
-                    await self._declare()
-                    break
-                except (BusError, TopologyError) as error:
-                    self._log.warning("Cannot read yet: {}", error)
-                except Exception as error:
-                    self._log.opt(exception=error).error("Declaring the consumer failed")
-        finally:
-            self._healing = None
-        self._asked = 0
-        self._top_up()
+        while self._running:
+            backoff = min(_SHORTEST_BACKOFF_S * 2**self._ills, _LONGEST_BACKOFF_S)
+            self._ills = min(self._ills + 1, 10)
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+            try:
+                await self._declare()
+                break
+            except (BusError, TopologyError) as error:
+                self._log.warning("Cannot read yet: {}", error)
+            except Exception as error:
+                self._log.opt(exception=error).error("Declaring the consumer failed")
+
+    def _healed(self, _: asyncio.Task[None]) -> None:
+        self._healing = None
+        self._on_up()
 
     async def _declare_soon(self) -> None:
         """Declare, waiting a little for a server that is just starting."""
@@ -389,7 +486,7 @@ class Runner:
         await declare(self._api, self._stream, self._durable, self._filters, self._consumers, self._inactive)
 
     def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return time.monotonic()
 
 
 def raw_of(msg: Msg) -> Raw:

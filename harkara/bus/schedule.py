@@ -20,3 +20,8 @@ class Schedule:
     def after(self, attempt: int) -> timedelta | None:
         """How long to wait once attempt number `attempt` (from 1) has failed; None when that was the last."""
         return self.delays[attempt - 1] if 1 <= attempt <= len(self.delays) else None
+
+
+#: For what must be done in the end: some seven hours of attempts, with jitter never more than ten minutes apart. What
+#: failed because something was broken goes on soon after that is mended, and need not be looked for.
+PATIENT = Schedule.seconds(1, 5, 30, 120, *[500] * 50)

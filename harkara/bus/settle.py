@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 from loguru import logger
 
 from harkara.bus import headers
+from harkara.bus.binding import of_raw
 from harkara.bus.errors import BusError, Refused
 from harkara.bus.intake import Raw, attempt_of, message_id, original_subject, stored_at
-from harkara.bus.messages import Ack, Packet
+from harkara.bus.messages import Ack, Outgoing, Packet
 from harkara.bus.outcomes import Done, Drop, Outcome, Retry
 from harkara.bus.schedule import Schedule
 from harkara.bus.subjects import as_token
+from harkara.measures import Tally
 from harkara.schemas.base import tenant_of
 
 if TYPE_CHECKING:
@@ -27,14 +30,13 @@ if TYPE_CHECKING:
 
 #: Up to this a retry is a delayed nak; beyond it a schedule, because a nak keeps its place in the consumer's window.
 LONGEST_NAK = timedelta(seconds=30)
-#: Waiting that does not count is a nak this often; then a schedule, which carries the true count of attempts.
+#: Waiting that does not count is a nak this often; then a schedule, for the same reason.
 UNCOUNTED_NAKS = 3
 _LONGEST_BACKOFF_S = 15.0
 _LONGEST_REASON = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Acked:
+class Acked(msgspec.Struct, frozen=True, gc=False):
     """The delivery is finished: handled, or its copy is `dead` or `parked`."""
 
     dead: bool = False
@@ -43,8 +45,7 @@ class Acked:
     away: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Nacked:
+class Nacked(msgspec.Struct, frozen=True, gc=False):
     """The delivery comes back after `after`; `uncounted` when that is no attempt that failed."""
 
     after: timedelta
@@ -57,12 +58,12 @@ Send = Callable[[Sequence[Packet]], Awaitable[list[Ack | BusError]]]
 Clock = Callable[[], datetime]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What must be stored before the verdict may be told."""
+class Plan(msgspec.Struct, frozen=True, gc=False):
+    """What must be stored before the verdict may be told. The first packets are those of `events`."""
 
     packets: tuple[Packet, ...]
     verdict: Verdict
+    events: tuple[Outgoing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,14 @@ class Settler:
     retries: Schedule
     send: Send
     now: Clock
+    tally: Tally = field(default_factory=Tally)
 
     async def settle(self, judged: Sequence[tuple[Raw, Outcome]]) -> list[Verdict]:
         """Store what the outcomes ask for, then say what the broker may be told: one verdict per delivery."""
         plans = [self._possible(raw, outcome) for raw, outcome in judged]
         failed = await self._store(plans)
+        if not failed:
+            return [plan.verdict for plan in plans]
         for index, error in failed.items():
             plans[index] = self._instead(judged[index][0], error)
         still = await self._store([plans[index] for index in failed])
@@ -90,11 +94,18 @@ class Settler:
     async def _store(self, plans: Sequence[Plan]) -> dict[int, BusError]:
         """Publish every packet at once; the plans that could not be stored whole, each with its worst error."""
         packets = [packet for plan in plans for packet in plan.packets]
-        results = iter(await self.send(packets) if packets else ())
+        if not packets:
+            return {}
+        results = await self.send(packets)
         failed: dict[int, BusError] = {}
+        place = 0
         for index, plan in enumerate(plans):
-            errors = [one for one in (next(results) for _ in plan.packets) if isinstance(one, BusError)]
-            if errors:
+            answers = results[place : place + len(plan.packets)]
+            place += len(answers)
+            for event, answer in zip(plan.events, answers, strict=False):
+                if type(answer) is Ack and not answer.duplicate:
+                    self.tally.add(event.message, event.tenant)
+            if errors := [one for one in answers if isinstance(one, BusError)]:
                 failed[index] = next((one for one in errors if isinstance(one, Refused)), errors[0])
         return failed
 
@@ -103,7 +114,7 @@ class Settler:
         if isinstance(error, Refused):
             return self._dead(raw, f"what it publishes was refused: {error}")
         self._log(raw).warning("Waiting, because what it publishes cannot be stored: {}", error)
-        return self._wait(raw, backoff(raw.deliveries), counts=False, away=True)
+        return self._wait(raw, backoff(raw.deliveries), str(error), counts=False, away=True)
 
     def _possible(self, raw: Raw, outcome: Outcome) -> Plan:
         try:
@@ -115,32 +126,49 @@ class Settler:
         """What one outcome means for one delivery. Raises ValueError if an event cannot be put on a subject."""
         match outcome:
             case Done(events=events):
-                return Plan(tuple(event.packet() for event in events), Acked())
+                return Plan(tuple(event.packet() for event in events), Acked(), events)
             case Drop(reason=reason):
                 return self._dead(raw, reason)
-            case Retry(reason=reason, after=after, counts=True):
-                scheduled = self.retries.after(attempt_of(raw))
-                if scheduled is None:
-                    return self._dead(raw, f"gave up after {attempt_of(raw)} attempts: {reason}")
-                return self._wait(raw, jittered(scheduled) if after is None else after)
-            case Retry(after=after):
-                away = after is None
-                return self._wait(raw, backoff(raw.deliveries) if after is None else after, counts=False, away=away)
+            case Retry():
+                plan = self._again(raw, outcome)
+                told = outcome.events
+                return Plan((*(event.packet() for event in told), *plan.packets), plan.verdict, told)
 
-    def _wait(self, raw: Raw, delay: timedelta, *, counts: bool = True, away: bool = False) -> Plan:
-        short = delay <= LONGEST_NAK
+    def _again(self, raw: Raw, retry: Retry) -> Plan:
+        if not retry.counts:
+            delay = backoff(raw.deliveries) if retry.after is None else retry.after
+            return self._wait(raw, delay, retry.reason, counts=False, away=retry.after is None, park=retry.park)
+        scheduled = self.retries.after(attempt_of(raw))
+        if scheduled is None:
+            return self._dead(raw, f"gave up after {attempt_of(raw)} attempts: {retry.reason}")
+        delay = jittered(scheduled) if retry.after is None else retry.after
+        return self._wait(raw, delay, retry.reason, park=retry.park)
+
+    def _wait(
+        self,
+        raw: Raw,
+        delay: timedelta,
+        reason: str,
+        *,
+        counts: bool = True,
+        away: bool = False,
+        park: bool = False,
+    ) -> Plan:
+        short = delay <= LONGEST_NAK and not park
         if short and (counts or raw.deliveries <= UNCOUNTED_NAKS):
             return Plan((), Nacked(max(delay, timedelta()), uncounted=not counts, away=away))
         attempts = attempt_of(raw) if counts else attempt_of(raw) - 1
-        return Plan((self._parked(raw, self.now() + delay, attempts),), Acked(parked=True, away=away))
+        packet = self._parked(raw, self.now() + delay, attempts, reason)
+        return Plan((packet,), Acked(parked=True, away=away))
 
-    def _parked(self, raw: Raw, until: datetime, attempts: int) -> Packet:
+    def _parked(self, raw: Raw, until: datetime, attempts: int, reason: str) -> Packet:
         """A copy that the broker brings back at `until`: on the subject it came from, or the actor's retry subject."""
         slot, target = self._slot(raw)
         named = carried(raw)
         named[headers.DEDUPE] = f"park.{raw.stream}.{raw.seq}.{self.actor}"
         named[headers.ATTEMPT] = str(attempts)
         named[headers.SUBJECT] = original_subject(raw)
+        named[headers.REASON] = in_one_line(reason)
         named[headers.SCHEDULE] = "@at " + rfc3339(until)
         named[headers.SCHEDULE_TARGET] = target
         return Packet(slot, raw.body, named)
@@ -172,13 +200,7 @@ class Settler:
         return Plan((Packet(subject, raw.body, named),), Acked(dead=True))
 
     def _log(self, raw: Raw) -> Logger:
-        return logger.bind(
-            actor=self.actor,
-            id=message_id(raw),
-            tenant=tenant_of(raw.subject),
-            cause=raw.headers.get(headers.CAUSE, ""),
-            attempt=attempt_of(raw),
-        )
+        return logger.bind(**of_raw(self.actor, raw))
 
 
 def carried(raw: Raw) -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,12 +29,16 @@ _NS = 1_000_000_000
 
 
 class Stored(NamedTuple):
-    """One message as it lies in a stream; `at` is when it was stored, RFC 3339 UTC in milliseconds."""
+    """One message as it lies in a stream; `at` is when it was stored, RFC 3339 UTC in milliseconds.
+
+    Its headers are there if it was read from what lies before; at the live end nobody asks for them.
+    """
 
     seq: int
     at: str
     subject: str
     body: bytes
+    headers: Mapping[str, str] | None = None
 
 
 class Bounds(NamedTuple):
@@ -306,7 +310,7 @@ class _Collected:
             self.page.set_result(Page(self._messages, more=headers.get("Nats-Num-Pending", "0") != "0"))
         else:
             at = _to_milliseconds(headers["Nats-Time-Stamp"])
-            self._messages.append(Stored(int(headers["Nats-Sequence"]), at, headers["Nats-Subject"], msg.data))
+            self._messages.append(Stored(int(headers["Nats-Sequence"]), at, headers["Nats-Subject"], msg.data, headers))
 
 
 def _no_access(status: str) -> Unavailable:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 _ASK_AGAIN_S = 0.2
@@ -23,8 +25,14 @@ async def end(task: asyncio.Task[Any], within_s: float = 10.0) -> bool:
     return task.done()
 
 
-def heed_cancellation() -> None:
-    """Raise the CancelledError that an `await` just before may have swallowed."""
+@contextmanager
+def heeding_cancellation() -> Generator[None]:
+    """Raise the CancelledError that an `await` in the block may have swallowed.
+
+    Only one that came meanwhile: what is cancelled already still has to take down what it has begun.
+    """
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    before = task.cancelling() if task is not None else 0
+    yield
+    if task is not None and task.cancelling() > before:
         raise asyncio.CancelledError

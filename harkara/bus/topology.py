@@ -14,15 +14,31 @@ from nats.js import JetStreamContext
 
 import harkara
 from harkara.bus import headers
-from harkara.bus.api import NO_MESSAGE, NO_RESOURCES, NO_STORAGE, NO_STREAM, STREAM_EXISTS, Api, ApiError
-from harkara.bus.errors import TopologyError
+from harkara.bus.api import (
+    NO_MESSAGE,
+    NO_RESOURCES,
+    NO_STORAGE,
+    NO_STREAM,
+    STREAM_EXISTS,
+    Api,
+    ApiError,
+    is_cluster,
+    patiently,
+)
+from harkara.bus.errors import TopologyError, Unavailable
 from harkara.bus.subjects import covers, matches
+
+#: Within this time a cluster that lost a server answers again, or has lost too many.
+_ELECTION_S = 20.0
+
+_MISSING = "missing"
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all streams share."""
 
     replicas: int = 1
+    replicas_on_cluster: int = 3
     duplicate_window_s: int = 120
     max_consumers: int = 20_000
 
@@ -71,6 +87,11 @@ class Change(msgspec.Struct, frozen=True):
     what: str
     have: str
     want: str
+
+    @property
+    def makes(self) -> bool:
+        """Whether the server had nothing of the kind."""
+        return self.have == _MISSING
 
     def __str__(self) -> str:
         return f"{self.what}: {self.have} -> {self.want}"
@@ -138,8 +159,8 @@ def parse(text: bytes) -> Topology:
 
 
 async def diff(js: JetStreamContext, topology: Topology | None = None, *, replicas: int = 0) -> list[Change]:
-    """What differs on the server, readable; empty when nothing does. `replicas` overrides the page's."""
-    page, api = topology or load(), Api.over(js)
+    """What differs on the server, readable; empty when nothing does. `replicas` overrides the page's number."""
+    page, api, replicas = topology or load(), _api(js), replicas or usual_replicas(topology or load(), js)
     changes: list[Change] = []
     for stream in page.streams:
         changes += _differences(stream, await _actual(api, stream.name), wanted_config(page, stream, replicas))
@@ -153,16 +174,26 @@ async def apply(js: JetStreamContext, topology: Topology | None = None, *, repli
 
     Raises TopologyError for what the server cannot change on a stream that exists, and Unavailable.
     """
-    page, api = topology or load(), Api.over(js)
+    page, api, replicas = topology or load(), _api(js), replicas or usual_replicas(topology or load(), js)
     changes: list[Change] = []
     for stream in page.streams:
         changes += await _apply_stream(api, stream, wanted_config(page, stream, replicas))
     for schedule in page.schedules:
         missing = await _schedule_difference(api, page, schedule)
         if missing:
-            await _publish(js, schedule)
+            await _publish(js, schedule, api.patience_s)
         changes += missing
     return changes
+
+
+def usual_replicas(page: Topology, js: JetStreamContext) -> int:
+    """How many servers keep each stream. What counts is what the broker is, not how many of its servers run now."""
+    return page.defaults.replicas_on_cluster if is_cluster(js) else page.defaults.replicas
+
+
+def _api(js: JetStreamContext) -> Api:
+    """The API; on a cluster it asks again while servers elect a leader."""
+    return Api.over(js, _ELECTION_S if is_cluster(js) else 0)
 
 
 def wanted_config(page: Topology, stream: Stream, replicas: int = 0) -> dict[str, Any]:
@@ -205,7 +236,7 @@ async def _actual(api: Api, name: str) -> dict[str, Any] | None:
 
 def _differences(stream: Stream, actual: dict[str, Any] | None, wanted: dict[str, Any]) -> list[Change]:
     if actual is None:
-        return [Change(f"stream {stream.name}", "missing", ", ".join(stream.subjects))]
+        return [Change(f"stream {stream.name}", _MISSING, ", ".join(stream.subjects))]
     # The server leaves out what is false, so a missing key is compared as that.
     return [
         Change(f"stream {stream.name} {key}", str(actual.get(key, False)), str(value))
@@ -269,7 +300,7 @@ async def _schedule_difference(api: Api, page: Topology, schedule: Schedule) -> 
         found = await api.call(f"STREAM.MSG.GET.{home}", {"last_by_subj": schedule.subject})
     except ApiError as error:
         if error.code in (NO_STREAM, NO_MESSAGE):
-            return [Change(f"schedule {schedule.subject}", "missing", str(wanted))]
+            return [Change(f"schedule {schedule.subject}", _MISSING, str(wanted))]
         raise
     text = b64decode(found["message"].get("hdrs", "")).decode()
     have = dict(line.split(": ", 1) for line in text.split("\r\n") if ": " in line)
@@ -278,9 +309,17 @@ async def _schedule_difference(api: Api, page: Topology, schedule: Schedule) -> 
     return [Change(f"schedule {schedule.subject}", str(have), str(wanted))]
 
 
-async def _publish(js: JetStreamContext, schedule: Schedule) -> None:
+async def _publish(js: JetStreamContext, schedule: Schedule, patience_s: float) -> None:
+    """A stream of a cluster that was just made takes nothing until its servers have elected a leader."""
     publish: Any = js.publish  # pyright: ignore[reportUnknownMemberType]
+
+    async def once() -> None:
+        try:
+            await publish(schedule.subject, b"", headers=schedule_headers(schedule), timeout=5)
+        except (nats_errors.Error, OSError, TimeoutError) as error:
+            raise Unavailable(f"schedule {schedule.subject} cannot be set: {error}") from error
+
     try:
-        await publish(schedule.subject, b"", headers=schedule_headers(schedule), timeout=5)
-    except (nats_errors.Error, OSError, TimeoutError) as error:
-        raise TopologyError(f"schedule {schedule.subject} cannot be set: {error}") from error
+        await patiently(once, patience_s)
+    except Unavailable as error:
+        raise TopologyError(str(error)) from error

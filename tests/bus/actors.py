@@ -11,19 +11,19 @@ from harkara.bus.schedule import Schedule
 from harkara.schemas.base import Message
 
 
-class Begin(Message):
+class Begin(Message, frozen=True):
     subject: ClassVar[str] = "t.{tenant}.cmd.enrollment.start"
 
     number: int
 
 
-class Page(Message):
+class Page(Message, frozen=True):
     subject: ClassVar[str] = "t.{tenant}.work.enrollment.page"
 
     number: int
 
 
-class Ship(Message):
+class Ship(Message, frozen=True):
     subject: ClassVar[str] = "t.{tenant}.work.send.{sender_id}.{lane}"
 
     sender_id: str
@@ -31,7 +31,7 @@ class Ship(Message):
     number: int
 
 
-class Begun(Message):
+class Begun(Message, frozen=True):
     subject: ClassVar[str] = "t.{tenant}.evt.enrollment.started"
 
     number: int

@@ -11,7 +11,7 @@ from bus.actors import begin
 from nats_server import Server
 from support import until
 
-from harkara.bus import topology
+from harkara.bus import broker, topology
 from harkara.bus.connection import Bus, connect
 from harkara.bus.errors import BusError, Refused, Unavailable
 from harkara.bus.messages import Ack, Outgoing, Packet
@@ -65,6 +65,22 @@ async def test_a_server_that_hangs_is_waited_for(server: Server, bus: Bus) -> No
     assert not publishing.done()
     server.thaw()
     assert isinstance(await publishing, Ack)
+
+
+async def test_what_was_asked_over_a_lost_connection_is_asked_again_once_there_is_another(
+    server: Server, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_ACK_WAIT_S", 60)
+    async with await connect(server.url, patience=timedelta(seconds=60)) as other:
+        server.freeze()
+        alone = asyncio.create_task(other.publisher.publish(begin(1)))
+        many = asyncio.create_task(other.publisher.publish_many([begin(2), begin(3)]))
+        await until(lambda: len(other.publisher._waiting) == 3, "they wait for the answers")
+        server.kill()
+        await server.start()
+        async with asyncio.timeout(20):
+            assert isinstance(await alone, Ack)
+            assert [type(one) for one in await many] == [Ack, Ack]
 
 
 async def test_nothing_can_be_smuggled_into_the_protocol(bus: Bus) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from bus.actors import Begin, Begun, Clerk, Page, begin, page
 from faststream.nats import NatsBroker, TestNatsBroker
 
+from harkara.bus.errors import BusError
 from harkara.bus.frame import Frame
 from harkara.bus.messages import Ack, Outgoing, Packet
 from harkara.bus.outcomes import Done
@@ -27,7 +28,7 @@ async def put(broker: NatsBroker, out: Outgoing) -> None:
 async def test_each_message_reaches_the_actor_that_takes_it_and_no_other() -> None:
     sent: list[Packet] = []
 
-    async def send(packets: Sequence[Packet]) -> list[Ack]:
+    async def send(packets: Sequence[Packet]) -> list[Ack | BusError]:
         sent.extend(packets)
         return [Ack("EVENTS", 1, False) for _ in packets]
 

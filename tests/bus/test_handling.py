@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
 import asyncpg
 import pytest
 import redis.exceptions
+from bus.actors import Clerk, begin
 
+from harkara.bus import handling
 from harkara.bus.errors import Full, Refused, Unavailable
-from harkara.bus.handling import brief, is_infrastructure
+from harkara.bus.handling import UNSETTLED, Handling, brief, is_infrastructure
+from harkara.bus.intake import Raw
+from harkara.bus.messages import Ack, Packet
+from harkara.bus.schedule import PATIENT
+from harkara.bus.settle import Acked
 
 
 def caused(error: Exception, by: Exception) -> Exception:
@@ -26,6 +36,8 @@ def caused(error: Exception, by: Exception) -> Exception:
         (asyncpg.CannotConnectNowError("in recovery"), True),
         (asyncpg.TooManyConnectionsError("full"), True),
         (asyncpg.InterfaceError("connection is closed"), True),
+        (asyncpg.InterfaceError("cannot call Connection.fetch(): connection has been released back to the pool"), True),
+        (asyncpg.InternalClientError("unexpected end"), True),
         (redis.exceptions.ConnectionError(), True),
         (caused(RuntimeError("wrapped"), caused(ValueError(), ConnectionResetError())), True),
         (asyncpg.InterfaceError("another operation is in progress"), False),
@@ -46,3 +58,38 @@ def test_a_reason_is_the_kind_and_the_first_line() -> None:
     assert brief(ValueError("bad\nDETAIL: the values")) == "ValueError: bad"
     assert brief(KeyError()) == "KeyError"
     assert len(brief(ValueError("x" * 999))) < 220
+
+
+async def worked(clerk: Clerk, deliveries: int) -> tuple[Any, list[Packet]]:
+    """The verdict on one message that was delivered so often, and what was stored for it."""
+    packets: list[Packet] = []
+
+    async def store(some: Sequence[Packet]) -> list[Any]:
+        packets.extend(some)
+        return [Ack("S", 1, duplicate=False) for _ in some]
+
+    raw = Raw("t.acme.cmd.enrollment.start", {}, begin(1).packet().body, "COMMANDS", 7, deliveries, 0)
+    (verdict,) = await Handling(clerk, store, lambda: datetime.now(UTC)).work([raw])
+    return verdict, packets
+
+
+class Patient(Clerk):
+    retries = PATIENT
+
+
+async def test_what_came_to_nothing_too_often_is_not_taken_in_hand_by_a_young_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handling, "young", lambda: True)
+    clerk = Patient()
+    verdict, [parked] = await worked(clerk, UNSETTLED + 1)
+    assert verdict == Acked(parked=True)
+    assert parked.headers["X-Attempt"] == "21"
+    assert "has it in hand ends" in parked.headers["X-Reason"]
+    assert clerk.seen == []
+    assert (await worked(clerk, UNSETTLED))[0] == Acked()
+
+
+async def test_an_old_process_takes_it_in_hand_however_often_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handling, "_BORN", float("-inf"))
+    assert await worked(Patient(), 500) == (Acked(), [])

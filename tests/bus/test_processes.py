@@ -6,6 +6,8 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from bus.actors import Clerk, begin
@@ -35,28 +37,90 @@ HANGING = """
     asyncio.run(main())
 """
 
+DYING = """
+    import asyncio, os, sys
+    from bus.actors import Clerk
+    from bus.test_runner import with_ack_wait
+    from harkara.bus import handling, runner
+    from harkara.bus.connection import connect
+    from harkara.bus.topology import load
 
-async def test_what_a_killed_process_had_in_hand_goes_to_another(server: Server, bus: Bus) -> None:
-    await bus.publisher.publish_many([begin(n) for n in range(20)])
+    runner.SUSPECT, handling.UNSETTLED = 1, 8
+
+    class Dying(Clerk):
+        async def handle(self, batch):
+            if any(one.message.number == 7 for one in batch):
+                os._exit(1)
+            print(*(one.message.number for one in batch), flush=True)
+            return await super().handle(batch)
+
+    async def main():
+        bus = await connect(sys.argv[1], topology=with_ack_wait(load(), 0.5))
+        await bus.start(Dying())
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def running(program: str, server: Server) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process with an actor of its own, killed at the end of the block."""
     tests = str(Path(__file__).parents[1])
-    process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes a millisecond
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {tests!r})\n{textwrap.dedent(HANGING)}", server.url],
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", f"import sys; sys.path.insert(0, {tests!r})\n{textwrap.dedent(program)}", server.url),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert process.stdout is not None
     try:
-        line = await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), 20)
-        assert int(line) > 0
+        yield process
     finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_what_a_killed_process_had_in_hand_goes_to_another(server: Server, bus: Bus) -> None:
+    await bus.publisher.publish_many([begin(n) for n in range(20)])
+    async with running(HANGING, server) as process:
+        assert process.stdout
+        assert int(await asyncio.wait_for(process.stdout.readline(), 60)) > 0
     bus.topology = with_ack_wait(bus.topology, 1.0)
     clerk = Clerk()
     async with bus.run(clerk):
-        await until(lambda: clerk.numbers() == set(range(20)), "all twenty", timeout=10)
+        await until(lambda: clerk.numbers() == set(range(20)), "all twenty")
     assert any(one.deliveries > 1 for one in clerk.seen)
+
+
+async def test_what_ends_every_process_that_takes_it_is_a_dead_letter(server: Server, bus: Bus) -> None:
+    """And what was in hand together with it is handled."""
+    await bus.publisher.publish_many([begin(n) for n in range(20)])
+    handled: set[int] = set()
+    ended = 0
+
+    async def run_till_it_ends() -> None:
+        async with running(DYING, server) as process:
+            assert process.stdout
+            async for line in process.stdout:
+                handled.update(map(int, line.split()))
+
+    async def is_dead() -> bool:
+        return (await bus.js.stream_info("DEAD")).state.messages > 0
+
+    until_dead = asyncio.create_task(until(is_dead, "one is dead", 100, every=0.1))
+    while not until_dead.done():
+        run = asyncio.create_task(run_till_it_ends())
+        await asyncio.wait((run, until_dead), return_when=asyncio.FIRST_COMPLETED)
+        ended += run.done()
+        if until_dead.done():
+            await until(lambda: len(handled) >= 19, "all the others are handled", 60)
+            run.cancel()
+        await asyncio.wait((run,))
+    await until_dead
+    assert ended >= 2
+    assert handled == set(range(20)) - {7}
+    (letter,) = [one async for one in bus.dead.find()]
+    assert "has it in hand ends" in letter.reason
 
 
 async def test_two_processes_share_the_work_and_do_none_of_it_twice(server: Server, bus: Bus) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +21,8 @@ from harkara.bus import runner as runners
 from harkara.bus import topology
 from harkara.bus.connection import Bus, connect
 from harkara.bus.errors import BusError, TopologyError, Unavailable
-from harkara.bus.handling import Handling
-from harkara.bus.intake import Raw
-from harkara.bus.messages import Delivery, Outgoing
+from harkara.bus.handling import Handling, Judged
+from harkara.bus.messages import Ack, Delivery, Outgoing, Packet
 from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.bus.settle import Verdict
 
@@ -44,10 +44,13 @@ async def test_killing_the_server_loses_nothing_and_everything_goes_on_by_itself
             assert not [one for one in results if isinstance(one, BusError)]
             await asyncio.sleep(0.02)
 
+    def handled(at_least: int) -> bool:
+        return len(clerk.numbers()) >= at_least
+
     async with bus.run(clerk):
         feeding = asyncio.create_task(feed())
-        for handled in (100, 300):
-            await until(lambda handled=handled: len(clerk.numbers()) >= handled, f"{handled} handled")
+        for at_least in (100, 300):
+            await until(partial(handled, at_least), f"{at_least} handled")
             server.kill()
             await asyncio.sleep(0.1)
             await server.start()
@@ -80,7 +83,7 @@ async def test_without_its_stream_nothing_spins_and_it_comes_back(bus: Bus) -> N
         assert time.process_time() - used < 0.3
         await topology.apply(bus.js)
         await bus.publisher.publish(begin(1))
-        await until(lambda: clerk.numbers() == {1}, "the message", timeout=15)
+        await until(lambda: clerk.numbers() == {1}, "the message")
 
 
 async def test_an_idle_actor_costs_nothing(bus: Bus) -> None:
@@ -98,7 +101,7 @@ async def test_a_connection_closed_for_good_is_replaced(bus: Bus) -> None:
         await until(lambda: clerk.numbers() == {1}, "the first")
         await bus.link._client.close()
         await bus.publisher.publish(begin(2))
-        await until(lambda: clerk.numbers() == {1, 2}, "the second", timeout=15)
+        await until(lambda: clerk.numbers() == {1, 2}, "the second")
 
 
 async def test_a_dead_read_loop_is_noticed(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +111,7 @@ async def test_a_dead_read_loop_is_noticed(bus: Bus, monkeypatch: pytest.MonkeyP
     async with bus.run(clerk):
         bus.link._client._reading_task.cancel()
         await bus.publisher.publish(begin(1))
-        await until(lambda: clerk.numbers() == {1}, "the message", timeout=15)
+        await until(lambda: clerk.numbers() == {1}, "the message")
 
 
 async def test_a_deleted_consumer_loses_nothing_that_was_in_hand(bus: Bus) -> None:
@@ -125,7 +128,7 @@ async def test_a_deleted_consumer_loses_nothing_that_was_in_hand(bus: Bus) -> No
         await until(lambda: running.counters.in_flight >= 10, "a batch in hand")
         await bus.js.delete_consumer("COMMANDS", "enrollment")
         go_on.set()
-        await until(lambda: _empty(bus, "COMMANDS"), "an empty queue", timeout=15)
+        await until(lambda: _empty(bus, "COMMANDS"), "an empty queue")
     assert clerk.numbers() == set(range(30))
 
 
@@ -138,12 +141,12 @@ async def test_a_defect_in_settling_does_not_spin_and_loses_nothing(bus: Bus, mo
     tries = 0
 
     class Broken(Handling):
-        async def work(self, batch: Sequence[Raw]) -> list[Verdict]:
+        async def settle(self, judged: Sequence[Judged]) -> list[Verdict]:
             nonlocal tries
             tries += 1
             if tries < 3:
                 raise AssertionError("a defect")
-            return await super().work(batch)
+            return await super().settle(judged)
 
     monkeypatch.setattr(runners, "_UNSETTLED_WAIT", timedelta(seconds=0.2))
     clerk = Clerk()
@@ -152,6 +155,7 @@ async def test_a_defect_in_settling_does_not_spin_and_loses_nothing(bus: Bus, mo
     broken = Broken(clerk, bus.publisher.send, lambda: datetime.now(UTC))
     runner = runners.Runner(
         bus.link,
+        bus.elections,
         broken,
         stream="COMMANDS",
         durable="enrollment",
@@ -160,10 +164,63 @@ async def test_a_defect_in_settling_does_not_spin_and_loses_nothing(bus: Bus, mo
     )
     await runner.start()
     await bus.publisher.publish(begin(1))
-    await until(lambda: clerk.numbers() == {1}, "the third try")
+    await until(lambda: tries == 3, "the third try")
     assert loop.time() - began > 0.35
-    assert tries == 3
+    await until(lambda: _empty(bus, "COMMANDS"), "an empty queue")
     await runner.stop()
+
+
+class Held(Clerk):
+    """Takes one at a time, many at once, and answers when it is let go; number 0 is let go last."""
+
+    batch: ClassVar[int] = 1
+    in_flight: ClassVar[int] = 20
+
+    def __init__(self) -> None:
+        super().__init__(lambda one: Done((Outgoing(Begun(number=one.message.number), "acme", f"e-{one.id}"),)))
+        self.go_on, self.last = asyncio.Event(), asyncio.Event()
+
+    async def handle(self, batch: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
+        await (self.go_on if batch[0].message.number else self.last).wait()
+        return await super().handle(batch)
+
+
+async def test_what_is_handled_in_one_turn_is_settled_together_and_waits_for_nobody_else(bus: Bus) -> None:
+    clerk, published = Held(), list[int]()
+
+    async def send(packets: Sequence[Packet]) -> list[Ack | BusError]:
+        published.append(len(packets))
+        return await bus.publisher.send(packets)
+
+    runner = runners.Runner(
+        bus.link,
+        bus.elections,
+        Handling(clerk, send, lambda: datetime.now(UTC)),
+        stream="COMMANDS",
+        durable="enrollment",
+        filters=["t.*.cmd.enrollment.>"],
+        consumers=bus.topology.consumers,
+    )
+    await runner.start()
+    await bus.publisher.publish_many([begin(n) for n in range(10)])
+    await until(lambda: runner.counters.in_flight == 10, "all in hand")
+    clerk.go_on.set()
+    await until(lambda: runner.in_hand == 1, "nine settled, beside the one that is held")
+    assert published == [9]
+    clerk.last.set()
+    await until(lambda: _empty(bus, "COMMANDS"), "an empty queue")
+    await runner.stop()
+    assert (await bus.js.stream_info("EVENTS")).state.messages == 10
+
+
+async def test_what_ends_within_the_grace_is_settled_before_a_stop_is_done(bus: Bus) -> None:
+    clerk = Held()
+    async with bus.run(clerk) as running:
+        await bus.publisher.publish_many([begin(n) for n in range(1, 10)])
+        await until(lambda: running.counters.in_flight == 9, "all in hand")
+        asyncio.get_running_loop().call_later(0.1, clerk.go_on.set)
+    await until(lambda: _empty(bus, "COMMANDS"), "an empty queue, though nobody reads it any more")
+    assert (await bus.js.stream_info("EVENTS")).state.messages == 9
 
 
 async def test_stopping_without_a_server_does_not_hang(server: Server, bus: Bus) -> None:
@@ -216,9 +273,9 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"url": "http:// nowhere"}, {"creds": "/nowhere/at.all"}])
-async def test_a_malformed_setting_is_one_clear_line(server: Server, wrong: dict[str, str]) -> None:
+async def test_a_malformed_setting_is_one_clear_line(server: Server, wrong: dict[str, Any]) -> None:
     with pytest.raises(Unavailable, match="NATS_CREDS") as caught:
-        await connect(**{"url": server.url, **wrong}, within=timedelta(seconds=1))
+        await connect(**({"url": server.url} | wrong), within=timedelta(seconds=1))
     assert "\n" not in str(caught.value)
 
 
@@ -239,10 +296,14 @@ async def test_pulling_rests_while_what_everything_needs_is_away(bus: Bus) -> No
 async def test_waiting_for_its_time_does_not_hold_what_is_due(bus: Bus) -> None:
     later = timedelta(seconds=20)
     clerk = Clerk(lambda one: Retry("quiet hours", later, counts=False) if one.message.number == 1 else Done())
+
+    def handled(number: int) -> bool:
+        return number in clerk.numbers()
+
     async with bus.run(clerk) as running:
         for number in range(1, 6):
             await bus.publisher.publish(begin(number))
-            await until(lambda number=number: number in clerk.numbers(), f"number {number}", timeout=3)
+            await until(partial(handled, number), f"number {number}", timeout=15)
     assert running.counters.handled == 4
 
 
@@ -317,5 +378,31 @@ async def test_what_is_on_its_way_to_a_runner_that_stops_goes_back_at_once(bus: 
     last = Sender()
     runner = bus.runner(last, stream="SEND", durable="lane", filters=[LANE])
     await runner.start()
-    await until(lambda: got | last.numbers() == set(range(600)), "the rest", timeout=3)
+    await until(lambda: got | last.numbers() == set(range(600)), "the rest", timeout=15)
     await runner.stop()
+
+
+async def test_a_new_leader_is_asked_at_once(bus: Bus) -> None:
+    """It knows nothing of what was asked of the one before, which would only be noticed by its silence."""
+    asked: list[bytes] = []
+    async with bus.run(Clerk()):
+        await bus.link.listen("$JS.API.CONSUMER.MSG.NEXT.COMMANDS.enrollment", lambda msg: asked.append(msg.data))
+        bus.publisher.wake("$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.COMMANDS.other", b"{}")
+        bus.publisher.wake("$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.COMMANDS.enrollment", b"{}")
+        await until(lambda: asked, "it is asked anew", 8)
+        assert len(asked) == 1
+
+
+async def test_what_is_done_is_said_again_to_a_new_leader(bus: Bus) -> None:
+    """The one before may have died before it had told the others."""
+    said: list[bytes] = []
+    await bus.link.listen("$JS.ACK.COMMANDS.enrollment.>", lambda msg: said.append(msg.data))
+    async with bus.run(Clerk(lambda one: Done() if one.message.number else Retry("later", timedelta(seconds=20)))):
+        for number in range(3):
+            await bus.publisher.publish(begin(number))
+        await until(lambda: len(said) >= 3, "all are answered")
+        acks = [one for one in said if one.startswith(b"+ACK")]
+        assert len(acks) == 2
+        bus.publisher.wake("$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.COMMANDS.enrollment", b"{}")
+        await until(lambda: len(said) >= 5, "what is done is said again", 8)
+        assert sorted(said[3:5]) == sorted(acks)

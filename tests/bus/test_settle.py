@@ -56,11 +56,14 @@ async def test_the_first_retry_is_a_short_nak_with_jitter() -> None:
 
 async def test_the_second_is_parked_under_a_subject_of_its_own() -> None:
     store = Store()
-    assert await settled(store, Retry("no"), raw(deliveries=2)) == Acked(parked=True)
+    second = raw(deliveries=2)
+    second.failures = 1
+    assert await settled(store, Retry("no"), second) == Acked(parked=True)
     (packet,) = store.packets
     assert packet.subject == "t.acme.at.enrollment.b-1.COMMANDS-7"
     assert packet.headers[headers.SCHEDULE_TARGET] == "t.acme.work.enrollment.retry"
     assert packet.headers[headers.ATTEMPT] == "2"
+    assert packet.headers[headers.REASON] == "no"
     assert packet.headers[headers.SUBJECT] == "t.acme.cmd.enrollment.start"
     until = datetime.fromisoformat(packet.headers[headers.SCHEDULE].removeprefix("@at "))
     assert 0.8 * HOUR <= until - NOW <= 1.2 * HOUR
@@ -80,14 +83,23 @@ async def test_the_schedule_lies_where_its_target_lies(subject: str, slot: str, 
     assert (store.packets[0].subject, store.packets[0].headers[headers.SCHEDULE_TARGET]) == (slot, target)
 
 
-async def test_waiting_becomes_a_schedule_before_the_count_of_deliveries_says_too_much() -> None:
-    wait = Retry("its time", timedelta(seconds=1), counts=False)
+@pytest.mark.parametrize("failures", [0, 2])
+async def test_waiting_becomes_a_schedule_that_knows_what_failed_and_why_it_waits(failures: int) -> None:
+    """However often others made it wait, or gave it back: it comes no nearer to hours of waiting, or to its end."""
+    wait = Retry("its\ntime", timedelta(seconds=1), counts=False)
     assert await settled(Store(), wait, raw(deliveries=3)) == Nacked(timedelta(seconds=1), uncounted=True)
     store = Store()
-    parked = raw("t.acme.work.enrollment.page", deliveries=4, X_Attempt="2")
-    parked.waits = 3
+    parked = raw("t.acme.work.enrollment.page", deliveries=9, X_Attempt="2")
+    parked.failures = failures
     assert await settled(store, wait, parked) == Acked(parked=True)
-    assert store.packets[0].headers[headers.ATTEMPT] == "2"
+    assert store.packets[0].headers[headers.ATTEMPT] == str(2 + failures)
+    assert store.packets[0].headers[headers.REASON] == "its time"
+
+
+async def test_what_waited_elsewhere_for_long_fails_for_the_first_time() -> None:
+    verdict = await settled(Store(), Retry("no"), raw(deliveries=9))
+    assert isinstance(verdict, Nacked)
+    assert verdict.after.total_seconds() <= 1.2
 
 
 async def test_a_wait_in_the_past_is_none() -> None:
@@ -120,7 +132,6 @@ async def test_what_cannot_be_stored_for_long_is_parked_with_its_true_count() ->
     store = Store(Full("full"))
     event = Outgoing(Begun(number=1), "acme", "e")
     one = raw(deliveries=4)
-    one.waits = 3
     assert await settled(store, Done((event,)), one) == Acked(parked=True, away=True)
     assert store.packets[-1].headers[headers.ATTEMPT] == "0"
     assert headers.SCHEDULE in store.packets[-1].headers
@@ -129,8 +140,9 @@ async def test_what_cannot_be_stored_for_long_is_parked_with_its_true_count() ->
 async def test_an_event_without_a_subject_is_a_failed_attempt() -> None:
     bad = Outgoing(Begun(number=1), "a.b", "e")
     assert isinstance(await settled(Store(), Done((bad,))), Nacked)
-    store = Store()
-    assert await settled(store, Done((bad,)), raw(deliveries=3)) == Acked(dead=True)
+    store, third = Store(), raw(deliveries=3)
+    third.failures = 2
+    assert await settled(store, Done((bad,)), third) == Acked(dead=True)
     assert "an event has no subject" in store.packets[0].headers[headers.REASON]
 
 
@@ -150,10 +162,11 @@ async def test_the_brokers_own_headers_do_not_follow_a_message() -> None:
 
 
 def test_only_internal_subjects_are_believed() -> None:
-    forged = {"X_Attempt": "9", "X_Subject": "t.acme.cmd.other.thing", "X_At": "1999-01-01T00:00:00+00:00"}
-    outside, inside = raw(**forged), raw("t.acme.work.enrollment.retry", **forged)
+    other, long_ago = "t.acme.cmd.other.thing", "1999-01-01T00:00:00+00:00"
+    outside = raw(X_Attempt="9", X_Subject=other, X_At=long_ago)
+    inside = raw("t.acme.work.enrollment.retry", X_Attempt="9", X_Subject=other, X_At=long_ago)
     assert (attempt_of(outside), original_subject(outside), stored_at(outside)) == (1, outside.subject, NOW)
-    assert (attempt_of(inside), original_subject(inside)) == (10, "t.acme.cmd.other.thing")
+    assert (attempt_of(inside), original_subject(inside)) == (10, other)
     assert stored_at(inside).year == 1999
     stranger = raw("t.acme.work.enrollment.retry", X_Subject="t.bravo.cmd.other.thing", X_Attempt="-1", X_At="soon")
     assert (original_subject(stranger), attempt_of(stranger), stored_at(stranger)) == (stranger.subject, 1, NOW)

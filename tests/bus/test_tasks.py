@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from harkara.bus.tasks import end, heed_cancellation
+from harkara.bus.tasks import end, heeding_cancellation
 
 
 async def test_a_task_that_misses_a_cancellation_is_told_again() -> None:
@@ -54,9 +54,8 @@ async def test_what_a_task_raised_is_dropped() -> None:
 
 async def test_a_swallowed_cancellation_is_heeded_afterwards() -> None:
     async def swallowing() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
+        with heeding_cancellation(), contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
-        heed_cancellation()
         raise AssertionError("went on")
 
     task = asyncio.create_task(swallowing())
@@ -64,4 +63,24 @@ async def test_a_swallowed_cancellation_is_heeded_afterwards() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    heed_cancellation()
+    with heeding_cancellation():
+        pass
+
+
+async def test_what_was_cancelled_before_can_still_take_down_what_it_has_begun() -> None:
+    taken_down: list[str] = []
+
+    async def begun() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            with heeding_cancellation():
+                await asyncio.sleep(0)
+            taken_down.append("all of it")
+
+    task = asyncio.create_task(begun())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert taken_down == ["all of it"]

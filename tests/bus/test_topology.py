@@ -102,9 +102,10 @@ async def test_the_tick_comes_every_second_and_missed_ones_are_one(bare: Bus) ->
     async def ticked(seq: int) -> bool:
         return (await bare.js.stream_info("WORK")).state.last_seq >= seq
 
-    await until(lambda: ticked(4), "three ticks", timeout=6)
+    await until(lambda: ticked(4), "three ticks")
     subjects = (await bare.js.stream_info("WORK", subjects_filter="sys.>")).state.subjects
-    assert subjects == {"sys.at.due": 1, "sys.tick.due": 1}
+    assert subjects is not None
+    assert subjects.items() >= {"sys.at.due": 1, "sys.tick.due": 1}.items()
 
 
 async def test_a_changed_tick_replaces_the_old_one(bare: Bus) -> None:
@@ -113,11 +114,11 @@ async def test_a_changed_tick_replaces_the_old_one(bare: Bus) -> None:
     slower = msgspec.structs.replace(
         page, schedules=tuple(msgspec.structs.replace(one, every_s=5) for one in page.schedules)
     )
-    (change,) = await topology.diff(bare.js, slower)
-    assert change.what == "schedule sys.at.due"
+    named = {one.subject for one in page.schedules}
+    assert {change.what for change in await topology.diff(bare.js, slower)} == {f"schedule {name}" for name in named}
     await topology.apply(bare.js, slower)
     assert await topology.diff(bare.js, slower) == []
-    assert (await bare.js.stream_info("WORK", subjects_filter="sys.at.*")).state.subjects == {"sys.at.due": 1}
+    assert (await bare.js.stream_info("WORK", subjects_filter="sys.at.*")).state.subjects == dict.fromkeys(named, 1)
 
 
 @pytest.mark.parametrize(

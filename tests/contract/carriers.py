@@ -34,7 +34,10 @@ class Carrier(Protocol):
 
     name: str
     topology: Topology
-    publisher: Any
+
+    @property
+    def publisher(self) -> Any:
+        """Its publisher."""
 
     def run(self, actor: Actor) -> Any:
         """An async context manager with the actor at work; gives its counters."""

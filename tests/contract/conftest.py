@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -62,4 +63,4 @@ async def carrier(request: pytest.FixtureRequest, tmp_path: Path, page: topology
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits longer than a tenth of a second are parked on a schedule, as those over thirty seconds are in earnest."""
-    monkeypatch.setattr(settle, "LONGEST_NAK", settle.timedelta(seconds=0.1))
+    monkeypatch.setattr(settle, "LONGEST_NAK", timedelta(seconds=0.1))

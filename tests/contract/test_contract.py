@@ -22,28 +22,28 @@ from harkara.schemas.base import Message
 Answer = Callable[[Delivery[Any]], Outcome]
 
 
-class StartEnrollment(Message):
+class StartEnrollment(Message, frozen=True):
     subject: ClassVar[str] = "t.{tenant}.cmd.enrollment.start"
 
     campaign_id: str
     contact_id: str
 
 
-class StopEnrollment(Message):
+class StopEnrollment(Message, frozen=True):
     subject: ClassVar[str] = "t.{tenant}.cmd.enrollment.stop"
 
     campaign_id: str
     contact_id: str
 
 
-class EnrollPage(Message):
+class EnrollPage(Message, frozen=True):
     subject: ClassVar[str] = "t.{tenant}.work.enrollment.page"
 
     bulk_id: str
     campaign_id: str
 
 
-class EnrollmentStarted(Message):
+class EnrollmentStarted(Message, frozen=True):
     subject: ClassVar[str] = "t.{tenant}.evt.enrollment.started"
 
     id: str
@@ -108,10 +108,19 @@ async def test_a_message_arrives_as_it_was_sent(carrier: Carrier) -> None:
         await until(lambda: clerk.seen, "the delivery")
     one = clerk.seen[0]
     assert one.message == StartEnrollment(campaign_id="camp", contact_id="c-1")
-    assert (one.tenant, one.id, one.cause, one.attempt, one.deliveries) == ("acme", "m-1", "cause-1", 1, 1)
+    assert (one.tenant, one.id, one.cause) == ("acme", "m-1", "cause-1")
     assert (one.stream, one.seq) == (ack.stream, ack.seq) == ("COMMANDS", 1)
     assert one.subject == "t.acme.cmd.enrollment.start"
     assert before < one.at <= datetime.now(UTC) + timedelta(seconds=1)
+
+
+@pytest.mark.needs("exact")
+async def test_the_first_delivery_is_counted_as_the_first(carrier: Carrier) -> None:
+    clerk = Clerk()
+    async with carrier.run(clerk):
+        await carrier.publisher.publish(start("m-1"))
+        await until(lambda: clerk.seen, "the delivery")
+    assert (clerk.seen[0].attempt, clerk.seen[0].deliveries) == (1, 1)
 
 
 async def test_done_publishes_its_events_and_takes_the_message_off_the_queue(carrier: Carrier) -> None:
@@ -340,6 +349,7 @@ async def test_an_unreadable_message_does_not_disturb_its_neighbours_in_the_batc
     assert (await dead(carrier)).body == b"{"
 
 
+@pytest.mark.needs("exact")
 async def test_a_handler_that_never_ends_is_cancelled_and_its_messages_are_retried(
     carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,6 +417,7 @@ async def test_an_answer_for_the_wrong_number_of_messages_settles_none(carrier: 
     assert "0 outcomes for 1 deliveries" in letter.headers[headers.REASON]
 
 
+@pytest.mark.needs("exact")
 async def test_each_message_of_a_batch_is_settled_by_its_own_outcome(carrier: Carrier) -> None:
     outcomes: dict[str, Outcome] = {"drop": Drop("no"), "done": Done(), "retry": Retry("again")}
     clerk = Clerk(lambda one: Done() if one.attempt > 1 else outcomes[one.id])
@@ -447,16 +458,21 @@ async def test_a_message_is_not_acked_before_its_events_are_stored(carrier: Carr
     assert clerk.seen[1].attempt == 1
 
 
+async def _dies(carrier: Carrier, id: str, event: Message) -> None:
+    """The message whose outcome this is becomes a dead letter."""
+    clerk = Clerk(lambda one: Done((Outgoing(event, "acme", "e"),)))
+    async with carrier.run(clerk) as counters:
+        await carrier.publisher.publish(start(id))
+        await until(lambda: counters.dead == 1, "a dead letter")
+
+
 async def test_an_event_that_can_never_be_stored_sends_its_message_to_the_dead(carrier: Carrier) -> None:
     big = EnrollmentStarted(id="x" * 2_000_000, campaign_id="c", contact_id="c")
     command = StartEnrollment(campaign_id="x" * 1_000_000, contact_id="c")
     for id, event in (("1", big), ("2", command)):
         if carrier.name == "memory" and id == "1":
             continue
-        clerk = Clerk(lambda one, event=event: Done((Outgoing(event, "acme", "e"),)))  # type: ignore[misc]
-        async with carrier.run(clerk) as counters:
-            await carrier.publisher.publish(start(id))
-            await until(lambda counters=counters: counters.dead == 1, "a dead letter")
+        await _dies(carrier, id, event)
     letters = await carrier.stored("DEAD")
     assert all("refused" in one.headers[headers.REASON] for one in letters)
 
@@ -474,7 +490,8 @@ async def test_bookkeeping_headers_of_partners_are_not_believed(carrier: Carrier
         await carrier.publisher.send([Packet(packet.subject, packet.body, forged)])
         await until(lambda: clerk.seen, "the delivery")
     one = clerk.seen[0]
-    assert (one.attempt, one.tenant, one.subject) == (1, "acme", "t.acme.cmd.enrollment.start")
+    assert (one.tenant, one.subject) == ("acme", "t.acme.cmd.enrollment.start")
+    assert one.attempt < 99
     assert one.at.year > 1999
 
 
@@ -608,7 +625,7 @@ async def test_a_deleted_consumer_is_declared_again(carrier: Any) -> None:
         await until(lambda: clerk.seen, "the first")
         await carrier.bus.js.delete_consumer("COMMANDS", "enrollment")
         await carrier.publisher.publish(start("2"))
-        await until(lambda: clerk.ids() == ["1", "2"], "the second", timeout=5)
+        await until(lambda: clerk.ids() == ["1", "2"], "the second")
 
 
 async def test_a_nudge_reaches_whoever_listens_and_nobody_later(carrier: Carrier) -> None:
@@ -624,7 +641,7 @@ async def test_a_nudge_reaches_whoever_listens_and_nobody_later(carrier: Carrier
 
 
 async def test_a_subject_that_no_stream_takes_is_unavailable(carrier: Carrier) -> None:
-    class Stray(Message):
+    class Stray(Message, frozen=True):
         subject: ClassVar[str] = "t.{tenant}.nowhere"
 
     if carrier.name != "memory":
