@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import io
 import re
-import ssl
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
-import aiohttp
 import msgspec
-from multidict import CIMultiDict
+from pyreqwest.http import HeaderMap, Url
+from pyreqwest.multipart import FormBuilder, PartBuilder
 from yarl import URL
 
 from harkara.gateway.encode import encode_message
 from harkara.gateway.errors import Rule, rule_for, rule_for_status
+from harkara.gateway.exchange import Exchange, Reply
 from harkara.gateway.protocol import (
+    DOWNLOAD_LIMIT,
     Accepted,
     Answer,
     Credentials,
     Done,
     Downloaded,
+    Fetched,
+    Listed,
     MediaInfo,
     NotSent,
     Problem,
     Refused,
     Unknown,
     Uploaded,
+    Write,
 )
 from harkara.schemas.content import Content
 
 GRAPH = "https://graph.facebook.com"
 VERSION = "v26.0"
 
-#: The largest file the Cloud API knows: a document.
-DOWNLOAD_LIMIT = 100 * 1024 * 1024
+#: What is asked of templates, so many at once. An account has at most 6,000 of them.
+TEMPLATE_FIELDS = "name,language,category,status,rejected_reason,quality_score,components"
+TEMPLATE_PAGE = 200
+MOST_TEMPLATES = 10_000
 
 _REMEMBERED_ROUTES = 10_000
 _LONGEST_WAIT = timedelta(days=1)
@@ -81,8 +86,39 @@ class _File(msgspec.Struct):
     file_size: int = 0
 
 
+class _Quality(msgspec.Struct):
+    score: str | None = None
+
+
+class _Template(msgspec.Struct):
+    name: str
+    language: str
+    status: str
+    category: str = ""
+    rejected_reason: str | None = None
+    quality_score: _Quality | None = None
+    components: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Cursors(msgspec.Struct, frozen=True):
+    after: str = ""
+
+
+class _Paging(msgspec.Struct, frozen=True):
+    cursors: _Cursors = _Cursors()
+    next: str | None = None
+
+
+class _Templates(msgspec.Struct):
+    data: list[_Template]
+    paging: _Paging = _Paging()
+
+
 class _Usage(msgspec.Struct):
     estimated_time_to_regain_access: float = 0
+    call_count: float = 0
+    total_cputime: float = 0
+    total_time: float = 0
 
 
 _sent = msgspec.json.Decoder(_Sent)
@@ -90,26 +126,19 @@ _failure = msgspec.json.Decoder(_Failure, strict=False)
 _success = msgspec.json.Decoder(_Success)
 _stored = msgspec.json.Decoder(_Stored, strict=False)
 _file = msgspec.json.Decoder(_File, strict=False)
+_templates = msgspec.json.Decoder(_Templates)
 _usage = msgspec.json.Decoder(dict[str, list[_Usage]])
 
 
-class _Reply(NamedTuple):
-    status: int
-    headers: Any
-    body: bytes
-
-
 class _Route(NamedTuple):
-    messages: URL
-    headers: CIMultiDict[str]
+    messages: Url
+    headers: HeaderMap
 
 
 class CloudGateway:
     """Sends through the Cloud API at `base_url`, or through anything that speaks it.
 
-    `connect_timeout` bounds the wait for a free connection and for the connection itself: running into it is NotSent.
-    `answer_timeout` bounds the rest: running into that is Unknown. At most `connections` requests are in flight.
-    Create it anywhere; it opens its connections in the event loop of the first call.
+    The other arguments are those of `Exchange`.
     """
 
     def __init__(
@@ -121,15 +150,14 @@ class CloudGateway:
         answer_timeout: timedelta = timedelta(seconds=30),
         connections: int = 1000,
         keep_alive: timedelta = timedelta(seconds=15),
-        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._base = URL(base_url.rstrip("/")) / version
-        self._connect_s = connect_timeout.total_seconds()
-        self._total_s = self._connect_s + answer_timeout.total_seconds()
-        self._connections = connections
-        self._keep_alive_s = keep_alive.total_seconds()
-        self._ssl = ssl_context
-        self._open: aiohttp.ClientSession | None = None
+        self._exchange = Exchange(
+            connect_timeout=connect_timeout,
+            answer_timeout=answer_timeout,
+            connections=connections,
+            keep_alive=keep_alive,
+        )
         self._routes: dict[tuple[str, str], _Route] = {}
 
     async def send(
@@ -141,14 +169,11 @@ class CloudGateway:
         opaque: str,
         reply_to: str | None = None,
     ) -> Answer:
-        """Send rendered content to a phone (E.164)."""
-        return await self.send_encoded(credentials, self.encode(to, content, opaque, reply_to))
-
-    async def send_encoded(self, credentials: Credentials, payload: bytes) -> Answer:
-        """Send what `encode` made."""
+        """Send rendered content to a phone (E.164). Raises ValueError if the content says nothing."""
         route = self._route(credentials)
-        reply = await self._call("POST", route.messages, route.headers, payload)
-        if not isinstance(reply, _Reply):
+        payload = encode_message(to, content, opaque, reply_to)
+        reply = await self._exchange.call("POST", route.messages, route.headers, payload)
+        if not isinstance(reply, Reply):
             return reply
         if reply.status != 200:
             return _refusal(reply)
@@ -156,11 +181,7 @@ class CloudGateway:
             message = _sent.decode(reply.body).messages[0]
         except (msgspec.DecodeError, IndexError):
             return Unknown("the gateway answered 200 without a message id")
-        return Accepted(message.id, message.message_status)
-
-    def encode(self, to: str, content: Content, opaque: str, reply_to: str | None = None) -> bytes:
-        """The request's body; ValueError if the content says nothing."""
-        return encode_message(to, content, opaque, reply_to)
+        return Accepted(message.id, message.message_status, _usage_of(reply))
 
     async def mark_read(self, credentials: Credentials, message_id: str, *, typing: bool = False) -> Done | Problem:
         """Mark an inbound message as read, optionally showing that we are typing."""
@@ -168,7 +189,7 @@ class CloudGateway:
         if typing:
             body["typing_indicator"] = {"type": "text"}
         route = self._route(credentials)
-        reply = await self._call("POST", route.messages, route.headers, msgspec.json.encode(body))
+        reply = await self._exchange.call("POST", route.messages, route.headers, msgspec.json.encode(body))
         decoded = _decoded(reply, _success)
         return Done() if isinstance(decoded, _Success) else decoded
 
@@ -176,83 +197,57 @@ class CloudGateway:
         self, credentials: Credentials, data: bytes, mime_type: str, filename: str
     ) -> Uploaded | Problem:
         """Store a file for sending; its size and type are judged by the gateway."""
-        form = aiohttp.FormData()
-        form.add_field("messaging_product", "whatsapp")
-        form.add_field("type", mime_type)
-        # As a stream, because aiohttp writes big bytes in one go and holds up everybody else.
-        form.add_field("file", io.BytesIO(data), content_type=mime_type, filename=filename)
+        part = PartBuilder.from_bytes(data).mime(mime_type).file_name(filename)
+        form = FormBuilder().text("messaging_product", "whatsapp").text("type", mime_type).part("file", part)
         url = self._base / credentials.phone_number_id / "media"
-        reply = await self._call("POST", url, _bearer(credentials), form)
+        reply = await self._exchange.call("POST", url, _bearer(credentials), form)
         decoded = _decoded(reply, _stored)
         return Uploaded(decoded.id) if isinstance(decoded, _Stored) else decoded
 
     async def media_info(self, credentials: Credentials, media_id: str) -> MediaInfo | Problem:
         """Look up a stored or received file."""
         url = (self._base / media_id).with_query(phone_number_id=credentials.phone_number_id)
-        decoded = _decoded(await self._call("GET", url, _bearer(credentials), None), _file)
+        decoded = _decoded(await self._exchange.call("GET", url, _bearer(credentials), None), _file)
         if not isinstance(decoded, _File):
             return decoded
         return MediaInfo(decoded.url, decoded.mime_type, decoded.sha256, decoded.file_size)
 
     async def download(self, credentials: Credentials, url: str) -> Downloaded | Problem:
         """Fetch a file of at most `DOWNLOAD_LIMIT` bytes from the address that `media_info` gave."""
-        reply = await self._call("GET", URL(url), _bearer(credentials), None, limit=DOWNLOAD_LIMIT)
-        if not isinstance(reply, _Reply):
+        reply = await self._exchange.call("GET", URL(url), _bearer(credentials), None, limit=DOWNLOAD_LIMIT)
+        if not isinstance(reply, Reply):
             return reply
         if reply.status != 200:
             return _refusal(reply)
         return Downloaded(reply.body, reply.headers.get("Content-Type", "application/octet-stream"))
 
+    async def templates(self, credentials: Credentials, waba_id: str) -> list[Listed] | Problem:
+        """All message templates of an account."""
+        found: list[Listed] = []
+        query = {"fields": TEMPLATE_FIELDS, "limit": str(TEMPLATE_PAGE)}
+        while True:
+            url = (self._base / waba_id / "message_templates").with_query(query)
+            page = _decoded(await self._exchange.call("GET", url, _bearer(credentials), None), _templates)
+            if not isinstance(page, _Templates):
+                return page
+            found += map(_listed, page.data)
+            after = page.paging.cursors.after
+            if page.paging.next is None or not after or len(found) >= MOST_TEMPLATES:
+                return found
+            query["after"] = after
+
+    async def fetch(self, credentials: Credentials, url: str, write: Write) -> Fetched | Problem:
+        """Hand on a file of at most `DOWNLOAD_LIMIT` bytes from the address that `media_info` gave, in pieces."""
+        reply = await self._exchange.pour(URL(url), _bearer(credentials), write, DOWNLOAD_LIMIT)
+        if not isinstance(reply, Reply):
+            return reply
+        if reply.status != 200:
+            return _refusal(reply)
+        return Fetched(reply.headers.get("Content-Type", "application/octet-stream"))
+
     async def close(self) -> None:
         """Give up all connections; a later call opens new ones."""
-        session, self._open = self._open, None
-        if session is not None:
-            await session.close()
-
-    async def _call(
-        self,
-        method: str,
-        url: URL,
-        headers: CIMultiDict[str],
-        data: bytes | aiohttp.FormData | None,
-        *,
-        limit: int | None = None,
-    ) -> _Reply | NotSent | Unknown:
-        """One HTTP exchange. A POST is never repeated, not even by the HTTP client on a stale connection."""
-        session = self._open or self._session()
-        try:
-            async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
-                body = await (response.read() if limit is None else _read(response, limit))
-                return _Reply(response.status, response.headers, body)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            return NotSent(_text(error))
-        except TimeoutError:
-            return Unknown(f"no answer within {self._total_s:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return NotSent(_text(error)) if _never_written(error) else Unknown(_text(error))
-
-    def _session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=self._connections,
-            keepalive_timeout=self._keep_alive_s,
-            ttl_dns_cache=60,
-            ssl=self._ssl or True,
-        )
-        timeout = aiohttp.ClientTimeout(
-            total=self._total_s,
-            connect=self._connect_s,
-            sock_connect=self._connect_s,
-            # Without this, aiohttp rounds a time-out of more than five seconds up to whole seconds.
-            ceil_threshold=float("inf"),
-        )
-        self._open = aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # A proxy named by the environment would turn 'never connected' into somebody else's answer.
-            trust_env=False,
-        )
-        return self._open
+        await self._exchange.close()
 
     def _route(self, credentials: Credentials) -> _Route:
         """The prepared address and headers of one number and token."""
@@ -261,46 +256,42 @@ class CloudGateway:
         if route is None:
             if len(self._routes) >= _REMEMBERED_ROUTES:
                 self._routes.clear()
-            headers = _bearer(credentials)
-            headers["Content-Type"] = "application/json"
-            # Answers are a few hundred bytes: compressing them costs more than it saves.
-            headers["Accept-Encoding"] = "identity"
-            headers["Accept"] = "application/json"
-            headers["User-Agent"] = "harkara"
-            route = _Route(self._base / credentials.phone_number_id / "messages", headers)
+            headers = HeaderMap(
+                {
+                    **_bearer(credentials),
+                    "Content-Type": "application/json",
+                    # Answers are a few hundred bytes: compressing them costs more than it saves.
+                    "Accept-Encoding": "identity",
+                    "Accept": "application/json",
+                    "User-Agent": "harkara",
+                }
+            )
+            route = _Route(Url(str(self._base / credentials.phone_number_id / "messages")), headers)
             self._routes[key] = route
         return route
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(1 << 16):
-        body += chunk
-        if len(body) > limit:
-            raise ValueError(f"the file is larger than {limit} bytes")
-    return bytes(body)
+def _listed(template: _Template) -> Listed:
+    reason = template.rejected_reason if template.rejected_reason not in (None, "", "NONE") else None
+    quality = template.quality_score.score if template.quality_score else None
+    return Listed(
+        template.name,
+        template.language,
+        template.category.lower(),
+        template.status.lower(),
+        reason,
+        quality.lower() if quality else None,
+        bytes(template.components),
+    )
 
 
-def _bearer(credentials: Credentials) -> CIMultiDict[str]:
-    return CIMultiDict({"Authorization": f"Bearer {credentials.access_token}"})
+def _bearer(credentials: Credentials) -> dict[str, str]:
+    return {"Authorization": f"Bearer {credentials.access_token}"}
 
 
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _never_written(error: BaseException | None) -> bool:
-    """Whether the connection had closed before the request's only write, which therefore never happened."""
-    while error is not None:
-        if isinstance(error, aiohttp.ClientConnectionResetError):
-            return str(error) == "Cannot write to closing transport"
-        error = error.__cause__
-    return False
-
-
-def _decoded(reply: _Reply | NotSent | Unknown, decoder: msgspec.json.Decoder[_T]) -> _T | Problem:
+def _decoded(reply: Reply | NotSent | Unknown, decoder: msgspec.json.Decoder[_T]) -> _T | Problem:
     """The answer's body, or why there is none."""
-    if not isinstance(reply, _Reply):
+    if not isinstance(reply, Reply):
         return reply
     if reply.status != 200:
         return _refusal(reply)
@@ -310,7 +301,7 @@ def _decoded(reply: _Reply | NotSent | Unknown, decoder: msgspec.json.Decoder[_T
         return Unknown(f"the gateway answered 200 with something else than expected: {error}")
 
 
-def _refusal(reply: _Reply) -> Refused | Unknown:
+def _refusal(reply: Reply) -> Refused | Unknown:
     """What an answer other than 200 proves: an error object says no, a bare 5xx says nothing."""
     try:
         error = _failure.decode(reply.body).error
@@ -321,16 +312,16 @@ def _refusal(reply: _Reply) -> Refused | Unknown:
     return Refused(error.code, error.message, details, rule_for(error.code), _retry_after(reply))
 
 
-def _bare_refusal(reply: _Reply) -> Refused | Unknown:
+def _bare_refusal(reply: Reply) -> Refused | Unknown:
     rule: Rule | None = rule_for_status(reply.status)
     if rule is None:
         return Unknown(f"the gateway answered {reply.status} without saying why")
     return Refused(reply.status, rule.title, f"HTTP {reply.status} without an error object", rule)
 
 
-def _retry_after(reply: _Reply) -> timedelta | None:
+def _retry_after(reply: Reply) -> timedelta | None:
     """How long the gateway asks us to wait, if it says: a usage header in minutes, or Retry-After in seconds."""
-    minutes = _minutes_to_regain(reply.headers.get("x-business-use-case-usage"))
+    minutes = _minutes_to_regain(reply)
     if minutes > 0:
         return min(timedelta(minutes=minutes), _LONGEST_WAIT)
     seconds = reply.headers.get("Retry-After", "")
@@ -339,9 +330,20 @@ def _retry_after(reply: _Reply) -> timedelta | None:
     return min(timedelta(seconds=int(seconds)), _LONGEST_WAIT)
 
 
-def _minutes_to_regain(usage: str | None) -> float:
+def _usages(reply: Reply) -> list[_Usage]:
+    usage = reply.headers.get("x-business-use-case-usage")
+    if usage is None:
+        return []
     try:
-        rows = _usage.decode(usage or "{}").values()
+        return [entry for row in _usage.decode(usage).values() for entry in row]
     except msgspec.DecodeError:
-        return 0
-    return min(max((entry.estimated_time_to_regain_access for row in rows for entry in row), default=0), 1e6)
+        return []
+
+
+def _usage_of(reply: Reply) -> float:
+    """The most that is used up of any allowance, in percent."""
+    return max((max(one.call_count, one.total_cputime, one.total_time) for one in _usages(reply)), default=0)
+
+
+def _minutes_to_regain(reply: Reply) -> float:
+    return min(max((one.estimated_time_to_regain_access for one in _usages(reply)), default=0), 1e6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -10,9 +11,12 @@ from harkara.schemas.content import Content, Interactive, Media, Section, Templa
 
 _encoder = msgspec.json.Encoder()
 
+#: A person known to this business alone, such as US.13491208655302741918: two letters of a country and an id.
+_USER_ID = re.compile(r"[A-Z]{2}\.\w")
+
 
 def encode_message(to: str, content: Content, opaque: str, reply_to: str | None = None) -> bytes:
-    """The body of `POST /{phone_number_id}/messages` for rendered content.
+    """The body of `POST /{phone_number_id}/messages` for rendered content, to a phone or a business-scoped user id.
 
     Raises ValueError if the content says nothing.
     """
@@ -20,7 +24,7 @@ def encode_message(to: str, content: Content, opaque: str, reply_to: str | None 
     message: dict[str, Any] = {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
-        "to": to,
+        "recipient" if _USER_ID.match(to) else "to": to,
         "type": kind,
         kind: value,
     }
@@ -54,7 +58,8 @@ def _media(media: Media) -> dict[str, Any]:
 def _template(template: Template) -> dict[str, Any]:
     components: list[dict[str, Any]] = []
     if template.header is not None:
-        components.append({"type": "header", "parameters": [_header_parameter(template.header)]})
+        parameter = _given(**_header_parameter(template.header), parameter_name=template.header_name)
+        components.append({"type": "header", "parameters": [parameter]})
     if template.parameters:
         components.append({"type": "body", "parameters": _body_parameters(template.parameters)})
     components.extend(_button(button, place) for place, button in enumerate(template.buttons))
@@ -90,7 +95,7 @@ def _interactive(interactive: Interactive) -> dict[str, Any]:
         header = _header_parameter(interactive.header)
     footer = None if interactive.footer is None else {"text": interactive.footer}
     return _given(
-        type="button" if interactive.buttons else "list",
+        type="button" if interactive.buttons else "list" if interactive.sections else "cta_url",
         header=header,
         body={"text": interactive.body},
         footer=footer,
@@ -102,6 +107,9 @@ def _action(interactive: Interactive) -> dict[str, Any]:
     if interactive.buttons:
         replies = [{"id": button.id, "title": button.title} for button in interactive.buttons]
         return {"buttons": [{"type": "reply", "reply": reply} for reply in replies]}
+    if interactive.link is not None:
+        parameters = {"display_text": interactive.link.title, "url": interactive.link.url}
+        return {"name": "cta_url", "parameters": parameters}
     return {"button": interactive.button, "sections": [_section(part) for part in interactive.sections]}
 
 

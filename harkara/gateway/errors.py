@@ -17,7 +17,7 @@ class Action(StrEnum):
     GIVE_UP = "give_up"
     """This message fails for good; others go on."""
     STOP = "stop"
-    """This message fails, and nothing more goes out in the scope until a person has acted."""
+    """Nothing more goes out in the scope until a person has acted; this message waits for that, or fails."""
 
 
 class Scope(StrEnum):
@@ -55,6 +55,13 @@ class Rule:
     attempts: int | None = None
     marketing: bool = False
     alert: bool = False
+    waits: bool = False
+    """What is stopped may go on later, and the message waits for it; otherwise the message fails."""
+
+    @property
+    def rest(self) -> timedelta:
+        """How long its recipient is to be sent no more marketing; zero if it is not about that."""
+        return self.delay if self.action is Action.GIVE_UP and self.scope is Scope.RECIPIENT else timedelta()
 
     def wait(self, attempt: int) -> timedelta:
         """How long to wait after the given attempt (1 is the first)."""
@@ -110,8 +117,9 @@ def _give_up(
     )
 
 
-def _stop(title: str, *, scope: Scope, status: int = 400, marketing: bool = False) -> Rule:
-    return Rule(Action.STOP, scope, title, status=status, marketing=marketing, alert=not marketing)
+def _stop(title: str, *, scope: Scope, status: int = 400, marketing: bool = False, waits: bool = False) -> Rule:
+    waits = waits or scope in (Scope.NUMBER, Scope.WABA, Scope.ACCOUNT, Scope.APP)
+    return Rule(Action.STOP, scope, title, status=status, marketing=marketing, alert=not marketing, waits=waits)
 
 
 #: Every documented code that a send or a status can carry, except 200 to 299: `_PERMISSIONS`.
@@ -167,7 +175,7 @@ RULES: dict[int, Rule] = {
     132008: _give_up("Template parameter value is not valid"),
     132012: _give_up("Parameter format does not match format in the created template"),
     132018: _give_up("There is an issue with the parameters of the template"),
-    132015: _stop("Template is paused", scope=Scope.TEMPLATE),
+    132015: _stop("Template is paused", scope=Scope.TEMPLATE, waits=True),
     132016: _stop("Template is disabled", scope=Scope.TEMPLATE),
     132068: _stop("Flow is blocked", scope=Scope.FLOW),
     132069: _back_off("Flow is throttled", scope=Scope.FLOW, delay_s=600),

@@ -1,4 +1,4 @@
-"""Cloud API webhooks as the house understands them: statuses of our messages, and messages to us.
+"""Cloud API webhooks as the house understands them: statuses of our messages, messages to us, and what people set.
 
 Only what is used is decoded; unknown fields and kinds of change are skipped. Field names and the cases in which they
 are absent are those of Meta's webhook reference (a username contact has no `wa_id` and no `from`, a failed status no
@@ -8,15 +8,14 @@ are absent are those of Meta's webhook reference (a username contact has no `wa_
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class StatusUpdate:
+class StatusUpdate(msgspec.Struct, frozen=True, gc=False):
     """WhatsApp's news of a message we sent; `opaque` is our own id, if it came back."""
 
     wamid: str
@@ -28,9 +27,12 @@ class StatusUpdate:
     pricing: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class InboundMessage:
-    """A message a contact sent us. `phone` is E.164 without `+`; a username contact has only `user_id`."""
+class InboundMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message a contact sent us. `phone` is E.164 without `+`; a username contact has only `user_id`.
+
+    `text` is what it says in words, `said` what may be one of the words that stop: of a button, what is written on it
+    and what it brings. `context_wamid` is the message that it quotes or reacts to. `changed` is their new number or id.
+    """
 
     wamid: str
     phone: str | None
@@ -41,6 +43,87 @@ class InboundMessage:
     text: str | None
     context_wamid: str | None
     payload: dict[str, Any]
+    said: tuple[str, ...] = ()
+    changed: Changed | None = None
+    file: File | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that came with a message: `id` is what the gateway calls it, for as long as it keeps it."""
+
+    id: str
+    mime_type: str | None
+    filename: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The number (E.164 without `+`) or business-scoped user id that somebody has from now on."""
+
+    phone: str | None
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What somebody set in WhatsApp itself: to hear no more marketing from us, or to hear it again."""
+
+    phone: str | None
+    user_id: str | None
+    name: str | None
+    at: datetime
+    out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChange:
+    """A phone that lends its account was linked or lost (`harkara/gateway/protocol.py:Session`).
+
+    `clock` is the gateway's own time of it, by which its reports are ordered.
+    """
+
+    state: str
+    detail: str | None
+    clock: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A message that was sent through a gateway, as the phone's account shows it: to whom, and what it says.
+
+    It may be one of ours whose answer was lost.
+    """
+
+    wamid: str
+    phone: str | None
+    user_id: str | None
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateUpdate:
+    """WhatsApp's news of a message template: of its status, its quality or its category, in lower case."""
+
+    name: str
+    language: str
+    status: str | None = None
+    reason: str | None = None
+    quality: str | None = None
+    category: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """All that one webhook tells, each kind in its order."""
+
+    statuses: list[StatusUpdate] = field(default_factory=list[StatusUpdate])
+    messages: list[InboundMessage] = field(default_factory=list[InboundMessage])
+    preferences: list[Preference] = field(default_factory=list[Preference])
+    sessions: list[SessionChange] = field(default_factory=list[SessionChange])
+    echoes: list[Echo] = field(default_factory=list[Echo])
+    templates: list[TemplateUpdate] = field(default_factory=list[TemplateUpdate])
 
 
 class _Profile(msgspec.Struct):
@@ -64,6 +147,14 @@ class _Error(msgspec.Struct):
     error_data: _ErrorData | None = None
 
 
+class _Origin(msgspec.Struct):
+    type: str | None = None
+
+
+class _Conversation(msgspec.Struct):
+    origin: _Origin | None = None
+
+
 class _Status(msgspec.Struct):
     id: str
     status: str
@@ -71,12 +162,31 @@ class _Status(msgspec.Struct):
     biz_opaque_callback_data: str | None = None
     errors: list[_Error] | None = None
     pricing: dict[str, Any] | None = None
+    conversation: _Conversation | None = None
+
+
+class _Preference(msgspec.Struct):
+    category: str
+    value: str
+    wa_id: str | None = None
+    user_id: str | None = None
+    timestamp: str | int = "0"
+
+
+class _TemplateValue(msgspec.Struct):
+    message_template_name: str
+    message_template_language: str
+    event: str | None = None
+    reason: str | None = None
+    new_quality_score: str | None = None
+    new_category: str | None = None
 
 
 class _Value(msgspec.Struct):
     contacts: list[_Contact] = []
     messages: list[dict[str, Any]] = []
     statuses: list[_Status] = []
+    user_preferences: list[_Preference] = []
 
 
 class _Change(msgspec.Struct):
@@ -94,19 +204,50 @@ class _Envelope(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_Envelope).decode
 _decode_value = msgspec.json.Decoder(_Value).decode
+_decode_template = msgspec.json.Decoder(_TemplateValue).decode
 
 
-def parse(body: bytes | msgspec.Raw) -> tuple[list[StatusUpdate], list[InboundMessage]]:
-    """All statuses and messages of one webhook, in its order. Raises msgspec.ValidationError if it is not Meta's."""
-    statuses: list[StatusUpdate] = []
-    messages: list[InboundMessage] = []
+#: The kinds of message that bring a file.
+FILES = frozenset({"image", "video", "audio", "document", "sticker"})
+
+#: The kinds of change that are read, as Meta names them.
+_READ = frozenset({"messages", "user_preferences"})
+_OF_TEMPLATES = frozenset(
+    {"message_template_status_update", "message_template_quality_update", "template_category_update"}
+)
+
+#: What can be set, and the words by which it is told.
+_MARKETING = "marketing_messages"
+_SET = {"stop": True, "resume": False}
+
+
+#: How `parse` says that a body is no webhook of Meta's.
+UNREADABLE = (msgspec.MsgspecError, KeyError, ValueError, OverflowError, OSError)
+
+
+def parse(body: bytes | msgspec.Raw) -> Webhook:
+    """All that one webhook tells. Raises one of UNREADABLE if it is not Meta's."""
+    found = Webhook()
     for entry in _decode(body).entry:
         for change in entry.changes:
-            if change.field == "messages":
+            if change.field in _READ:
                 value = _decode_value(change.value)
-                statuses += map(_status, value.statuses)
-                messages += _messages(value)
-    return statuses, messages
+                found.statuses.extend(map(_status, value.statuses))
+                found.messages.extend(_messages(value))
+                found.preferences.extend(_preferences(value))
+            elif change.field in _OF_TEMPLATES:
+                found.templates.append(_template(_decode_template(change.value)))
+    return found
+
+
+def _template(value: _TemplateValue) -> TemplateUpdate:
+    reason = value.reason if value.reason not in (None, "", "NONE") else None
+    status, quality, category = (
+        text.lower() if text else None for text in (value.event, value.new_quality_score, value.new_category)
+    )
+    return TemplateUpdate(
+        value.message_template_name, value.message_template_language, status, reason, quality, category
+    )
 
 
 def _status(status: _Status) -> StatusUpdate:
@@ -120,15 +261,38 @@ def _status(status: _Status) -> StatusUpdate:
         status.biz_opaque_callback_data,
         error.code if error else None,
         (details or error.message or error.title) if error else None,
-        status.pricing,
+        _priced(status),
     )
 
 
+def _priced(status: _Status) -> dict[str, Any] | None:
+    """What billing needs: the pricing, which only one status of a message has, with where its conversation began."""
+    origin = status.conversation.origin.type if status.conversation and status.conversation.origin else None
+    if status.pricing is None or origin is None:
+        return status.pricing
+    return {**status.pricing, "origin": origin}
+
+
+def _names(value: _Value) -> dict[str, str | None]:
+    return {key: c.profile.name for c in value.contacts if c.profile for key in (c.wa_id, c.user_id) if key}
+
+
+def _preferences(value: _Value) -> Iterator[Preference]:
+    names = _names(value)
+    for one in value.user_preferences:
+        out = _SET.get(one.value.lower())
+        if one.category == _MARKETING and out is not None:
+            name = names.get(one.wa_id or "") or names.get(one.user_id or "")
+            yield Preference(one.wa_id, one.user_id, name, _at(str(one.timestamp)), out)
+
+
 def _messages(value: _Value) -> Iterator[InboundMessage]:
-    names = {key: c.profile.name for c in value.contacts if c.profile for key in (c.wa_id, c.user_id) if key}
+    names = _names(value)
     for message in value.messages:
         kind = str(message.get("type", "unknown"))
+        part = _object(message.get(kind))
         phone, user_id = message.get("from"), message.get("from_user_id")
+        text, said = _words(kind, part, message.get(kind))
         yield InboundMessage(
             str(message["id"]),
             phone,
@@ -136,27 +300,66 @@ def _messages(value: _Value) -> Iterator[InboundMessage]:
             names.get(phone or "") or names.get(user_id or ""),
             _at(str(message.get("timestamp", "0"))),
             kind,
-            _text(kind, message.get(kind)),
-            _object(message.get("context")).get("id"),
+            text,
+            part.get("message_id") if kind == "reaction" else _object(message.get("context")).get("id"),
             message,
+            said,
+            _changed(part) if kind == "system" else None,
+            _file(part) if kind in FILES else None,
         )
 
 
-def _text(kind: str, part: Any) -> str | None:
-    """What a message says in words, whatever its kind."""
-    found = _object(part)
+def _words(kind: str, part: dict[str, Any], whole: object) -> tuple[str | None, tuple[str, ...]]:
+    """What a message says in words, and which of it may be a word that stops."""
     match kind:
         case "text":
-            text = found.get("body")
+            return _text(part.get("body")), _texts(part.get("body"))
         case "button":
-            text = found.get("text")
+            return _text(part.get("text")), _texts(part.get("text"), part.get("payload"))
         case "interactive":
-            text = _object(found.get(str(found.get("type", "")))).get("title")
-        case "reaction":
-            text = found.get("emoji")
+            chosen = _object(part.get(str(part.get("type", ""))))
+            return _text(chosen.get("title", chosen.get("body"))), _texts(chosen.get("title"), chosen.get("id"))
+        case "reaction":  # taken back, it has none
+            return _text(part.get("emoji")) or None, ()
+        case "location":
+            return _text(part.get("name") or part.get("address")) or _place(part), ()
+        case "contacts":
+            cards = cast("list[object]", whole) if isinstance(whole, list) else []
+            names = [_text(_object(_object(card).get("name")).get("formatted_name")) for card in cards]
+            return ", ".join(name for name in names if name) or None, ()
+        case "order":
+            return _text(part.get("text")), ()
+        case "system":
+            return _text(part.get("body")), ()
         case _:
-            text = found.get("caption")
-    return str(text) if text is not None else None
+            return _text(part.get("caption", part.get("filename"))), ()
+
+
+def _file(part: dict[str, Any]) -> File | None:
+    id_ = _text(part.get("id"))
+    return File(id_, _text(part.get("mime_type")), _text(part.get("filename"))) if id_ else None
+
+
+def _changed(system: dict[str, Any]) -> Changed | None:
+    """A new number or id. Meta has named the fields of this news differently over the years."""
+    phone = _text(system.get("wa_id", system.get("new_wa_id")))
+    user_id = _text(system.get("user_id", system.get("new_user_id")))
+    changes = str(system.get("type", "")).endswith(("changed_number", "changed_user_id", "user_id_changed"))
+    return Changed(phone, user_id) if changes and (phone or user_id) else None
+
+
+def _place(part: dict[str, Any]) -> str | None:
+    latitude, longitude = part.get("latitude"), part.get("longitude")
+    return None if latitude is None or longitude is None else f"{latitude}, {longitude}"
+
+
+def _text(part: object) -> str | None:
+    """A text as the database can hold it."""
+    return None if part is None else str(part).replace("\0", "")
+
+
+def _texts(*parts: object) -> tuple[str, ...]:
+    return tuple(text for part in parts if (text := _text(part)))
 
 
 def _object(part: object) -> dict[str, Any]:

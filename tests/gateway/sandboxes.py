@@ -76,6 +76,11 @@ class Caller:
         assert status == 200, answer
         return str(answer["id"])
 
+    async def register(self, *numbers: str) -> None:
+        """Make these numbers known, without webhooks."""
+        for number in numbers or (NUMBER,):
+            await self.put("webhook", {"phone_number_id": number})
+
     async def hook(self, hook: Hook, **more: Any) -> None:
         """Send this number's webhooks to a receiver."""
         body = {"phone_number_id": NUMBER, "url": hook.url, "app_secret": hook.secret, **more}
@@ -175,7 +180,7 @@ class Process:
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), 15)
+        line = await asyncio.wait_for(self._process.stdout.readline(), 60)
         self.url = line.decode().strip()
         assert self.url.startswith("http"), "the sandbox did not start"
         self._port = self.url.rpartition(":")[2]

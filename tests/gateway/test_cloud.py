@@ -7,10 +7,11 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
-import aiohttp
 import pytest
 from aiohttp import web
+from gateway import certificates
 from gateway.sandboxes import NUMBER, Caller, serving
 
 from harkara.gateway import cloud as cloud_module
@@ -159,13 +160,13 @@ async def test_no_answer_in_time_is_unknown(credentials: Credentials) -> None:
 async def test_an_answer_that_trickles_in_for_ever_is_unknown(credentials: Credentials) -> None:
     async def trickle(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n")
-        for _ in range(200):
+        for _ in range(3000):
             writer.write(b"X-Slow: 1\r\n")
             await writer.drain()
             await asyncio.sleep(0.02)
 
     async with peer(trickle) as (_, gateway):
-        assert isinstance(await asyncio.wait_for(_send(gateway, credentials), 2), Unknown)
+        assert isinstance(await asyncio.wait_for(_send(gateway, credentials), 30), Unknown)
 
 
 async def test_a_connection_closed_or_reset_without_an_answer_is_unknown(credentials: Credentials) -> None:
@@ -203,27 +204,44 @@ async def test_a_stale_kept_alive_connection_never_makes_two_messages_of_one(cre
     assert accepted > 0
 
 
-async def test_a_request_that_met_a_closing_transport_was_never_written(
-    credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+async def test_who_cannot_prove_to_be_the_gateway_is_sent_nothing(
+    credentials: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection goes away between being chosen and being written to: aiohttp writes nothing, and we say so."""
-
     async def fine(writer: asyncio.StreamWriter) -> None:
         writer.write(_answer(200, _ACCEPTED))
-        await writer.drain()
 
-    async with peer(fine) as (server_side, gateway):
-        assert isinstance(await _send(gateway, credentials), Accepted)
-        original = aiohttp.ClientRequest.write_bytes
+    authority, context = certificates.made(tmp_path)
+    server_side = Peer(fine)
+    server = await asyncio.start_server(server_side.serve, "127.0.0.1", 0, ssl=context)
+    url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+    stranger, known = CloudGateway(url), CloudGateway(url)
+    answer = await _send(stranger, credentials)
+    assert isinstance(answer, NotSent), answer
+    assert "certificate" in answer.reason
+    assert server_side.requests == 0
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    assert isinstance(await _send(known, credentials), Accepted)
+    for gateway in (stranger, known):
+        await gateway.close()
+    server.close()
 
-        async def closed_first(self: aiohttp.ClientRequest, writer: object, conn: object, length: int | None) -> None:
-            conn.transport.close()  # type: ignore[attr-defined]
-            await original(self, writer, conn, length)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(aiohttp.ClientRequest, "write_bytes", closed_first)
+async def test_a_handshake_that_breaks_off_or_never_ends_is_not_sent(credentials: Credentials) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    for behave in (hang_up, say_nothing):
+        server = await asyncio.start_server(behave, "127.0.0.1", 0)
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        gateway = CloudGateway(url, connect_timeout=timedelta(milliseconds=200))
         answer = await _send(gateway, credentials)
-        assert isinstance(answer, NotSent), answer
-        assert server_side.requests == 1
+        assert isinstance(answer, NotSent), (behave.__name__, answer)
+        await gateway.close()
+        server.close()
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
@@ -309,6 +327,7 @@ async def test_hundreds_of_sends_at_once(sandbox: Caller, credentials: Credentia
 
 
 async def test_reading_and_files(sandbox: Caller, cloud: CloudGateway, credentials: Credentials) -> None:
+    await sandbox.register()
     wamid = await sandbox.inbound(**{"from": "+919876543210", "text": "hello"})
     assert await cloud.mark_read(credentials, wamid, typing=True) == Done()
     assert isinstance(await cloud.mark_read(credentials, "wamid.unknown"), Refused)

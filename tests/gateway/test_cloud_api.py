@@ -94,7 +94,14 @@ _TEMPLATE = {"name": "order_update", "language": {"code": "en", "policy": "deter
         ("template", {"name": "hello_world", "language": {"code": "en_US"}}),
         ("interactive", _BUTTONS),
         ("interactive", _LIST),
-        ("interactive", {"type": "cta_url", "body": {"text": "x"}, "action": {"name": "cta_url", "parameters": {}}}),
+        (
+            "interactive",
+            {
+                "type": "cta_url",
+                "body": {"text": "x"},
+                "action": {"name": "cta_url", "parameters": {"display_text": "Open", "url": "https://a.example"}},
+            },
+        ),
         ("reaction", {"message_id": "wamid.x", "emoji": "👍"}),
         ("reaction", {"message_id": "wamid.x", "emoji": ""}),
         ("location", {"latitude": 1.5, "longitude": "2.5", "name": "here"}),
@@ -155,6 +162,23 @@ _REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ),
     (_message("interactive", {"type": "button", "body": {"text": "x"}}), 131008, "action"),
     (_message("interactive", {"type": "button", "body": {"text": "x"}, "action": {"buttons": []}}), 131009, "buttons"),
+    (
+        _message("interactive", {"type": "cta_url", "body": {"text": "x"}, "action": {"name": "cta_url"}}),
+        131009,
+        "cta_url",
+    ),
+    (
+        _message("interactive", {"type": "cta_url", "body": {"text": "x"}, "action": {
+            "name": "cta_url", "parameters": {"display_text": "x" * 21, "url": "https://a.example"}}}),
+        131009,
+        "display_text",
+    ),
+    (
+        _message("interactive", {"type": "cta_url", "body": {"text": "x"}, "action": {
+            "name": "cta_url", "parameters": {"display_text": "Open", "url": "a.example"}}}),
+        131009,
+        "url",
+    ),
     (
         _message("interactive", {"type": "button", "body": {"text": "x"}, "action": {"buttons": [
             {"type": "reply", "reply": {"id": "a", "title": "x" * 21}}]}}),

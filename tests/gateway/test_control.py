@@ -84,6 +84,7 @@ async def test_a_filter_that_makes_no_sense_is_named(sandbox: Caller, query: str
 async def test_a_body_that_makes_no_sense_is_named_and_changes_nothing(
     sandbox: Caller, method: str, path: str, body: Any, named: str
 ) -> None:
+    await sandbox.register("1", "2")
     before = [await sandbox.call("GET", f"/sandbox/{setting}") for setting in ("faults", "pace", "policy", "webhook")]
     status, answer = await sandbox.call(method, f"/sandbox/{path}", json=body)
     assert status == 422, answer
@@ -143,8 +144,21 @@ async def test_a_handshake_that_fails_says_why_and_registers_nothing(sandbox: Ca
     assert await sandbox.call("GET", "/sandbox/webhook") == (200, {"items": []})
 
 
+async def test_a_phone_writes_to_no_number_that_nobody_knows(sandbox: Caller) -> None:
+    await sandbox.register("111")
+    await sandbox.accepted(_A, "one", number="222")
+    for to, from_, wanted in (("111", _B, 200), ("222", _A, 200), ("222", _B, 404), ("+15550100200", _A, 404)):
+        body = {"from": from_, "to": to, "text": "x"}
+        status, answer = await sandbox.call("POST", "/sandbox/inbound", json=body)
+        assert status == wanted, (to, from_, answer)
+        if wanted == 404:
+            assert [error["path"] for error in answer["errors"]] == ["to"]
+            assert "PUT /sandbox/webhook" in answer["detail"]
+
+
 async def test_pages_of_another_origin_cannot_use_the_sandbox(sandbox: Caller) -> None:
     body = {"from": _A, "to": NUMBER, "text": "x"}
+    await sandbox.register()
     status, _ = await sandbox.call("POST", "/sandbox/inbound", json=body, headers={"Origin": "https://evil.example"})
     assert status == 403
     status, _ = await sandbox.call("POST", "/sandbox/inbound", json=body, headers={"Origin": sandbox.url})

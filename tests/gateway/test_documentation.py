@@ -27,6 +27,8 @@ async def test_every_command_works(sandbox: Caller) -> None:
         data = words[words.index("-d") + 1] if "-d" in words else None
         # What curl calls such a body when nothing else is said.
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        said = [words[place + 1].partition(": ") for place, word in enumerate(words) if word == "-H"]
+        headers |= {name: value for name, _, value in said}
         status, answer = await sandbox.call(
             method, url.removeprefix("http://127.0.0.1:3001"), data=data, headers=headers
         )

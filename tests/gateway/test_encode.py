@@ -8,9 +8,39 @@ import msgspec
 import pytest
 
 from harkara.gateway.encode import encode_message
-from harkara.schemas.content import Content, Interactive, Media, ReplyButton, Row, Section, Template, TemplateButton
+from harkara.schemas.content import (
+    Content,
+    Interactive,
+    LinkButton,
+    Media,
+    ReplyButton,
+    Row,
+    Section,
+    Template,
+    TemplateButton,
+)
 
 _CASES: list[tuple[Content, str, Any]] = [
+    (
+        Content(template=Template(name="a", header="42", header_name="order")),
+        "template",
+        {
+            "name": "a",
+            "language": {"code": "en"},
+            "components": [
+                {"type": "header", "parameters": [{"type": "text", "text": "42", "parameter_name": "order"}]}
+            ],
+        },
+    ),
+    (
+        Content(interactive=Interactive(body="b", link=LinkButton(title="Track", url="https://a.example/1"))),
+        "interactive",
+        {
+            "type": "cta_url",
+            "body": {"text": "b"},
+            "action": {"name": "cta_url", "parameters": {"display_text": "Track", "url": "https://a.example/1"}},
+        },
+    ),
     (Content(body="Grüße"), "text", {"body": "Grüße"}),
     (
         Content(template=Template(name="a", language="hi", parameters={"name": "Asha"})),

@@ -59,6 +59,7 @@ async def test_chats_come_newest_first_page_by_page(sandbox: Caller) -> None:
 
 
 async def test_chats_are_found_by_phone_and_by_name(sandbox: Caller) -> None:
+    await sandbox.register()
     await sandbox.inbound(**{"from": A, "text": "x", "name": "Asha 100%"})
     await sandbox.inbound(**{"from": B, "text": "x", "name": "Boris"})
     assert [item["chat"] for item in (await _chats(sandbox, "?q=sha"))["items"]] == [A]
@@ -85,7 +86,7 @@ async def test_one_chat_page_by_page(sandbox: Caller) -> None:
 
 async def _news(response: aiohttp.ClientResponse) -> list[dict[str, Any]]:
     while True:
-        line = await asyncio.wait_for(response.content.readline(), 5)
+        line = await asyncio.wait_for(response.content.readline(), 30)
         assert line, "the stream ended"
         if line.startswith(b"data: "):
             news: list[dict[str, Any]] = json.loads(line[6:])["news"]
@@ -93,6 +94,7 @@ async def _news(response: aiohttp.ClientResponse) -> list[dict[str, Any]]:
 
 
 async def test_news_arrive_live(sandbox: Caller) -> None:
+    await sandbox.register()
     async with aiohttp.ClientSession() as session, session.get(sandbox.url + "/sandbox/phone/events") as response:
         assert await _news(response) == [{"kind": "hello"}]
         await sandbox.inbound(**{"from": A, "text": "first", "name": "Asha"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -151,9 +152,13 @@ async def test_when_an_address_is_back_all_that_waits_goes_out(
     await sandbox.put("pace", {"delivered_ms": None})
     hook.answers = [503] * 3
     wamids: list[str] = []
+
+    def tried(times: int) -> bool:
+        return len(hook.bodies) == times
+
     for attempt in (1, 2, 3):
         wamids.append(await sandbox.accepted(TO))
-        await until(lambda attempt=attempt: len(hook.bodies) == attempt, "one more failed attempt")
+        await until(partial(tried, attempt), "one more failed attempt")
     wamids.append(await sandbox.accepted(TO))
     await until(lambda: len(hook.statuses()) == 4, "all four, ten minutes early")
     assert all(hook.statuses(wamid) == ["sent"] for wamid in wamids)
@@ -309,3 +314,37 @@ async def test_reading_shows_and_numbers_are_kept_apart(sandbox: Caller, hook: H
     assert (status, answer) == (200, {"success": True})
     items = await sandbox.items("?direction=in")
     assert [(item["id"], item["status"]) for item in items] == [(first, "read"), (second, "read")]
+
+
+async def test_what_becomes_due_just_as_a_delivery_ends_does_not_wait_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has looked for more and found none, and nobody knows yet that it has ended."""
+    posted: list[list[Any]] = []
+
+    class Numbers:
+        def get(self, _: str) -> Any:
+            return type("Number", (), {"url": "http://127.0.0.1:9/"})
+
+    async def post(_: object, __: object, body: bytes) -> None:
+        return None
+
+    monkeypatch.setattr(webhooks_module, "post", post)
+    monkeypatch.setattr(webhooks_module, "payload", lambda _, updates: b"")
+
+    def settled(updates: list[Any]) -> None:
+        posted.append(updates)
+        if len(posted) == 1:
+            asyncio.get_running_loop().call_soon(more)
+
+    def more() -> None:
+        queue.ready.append("second")  # type: ignore[arg-type]  # what it is made of doesn't matter here
+        queue.kick()
+
+    unused: Any = None
+    numbers: Any = Numbers()
+    queue = webhooks_module._Queue("1", numbers, lambda: unused, settled)
+    queue.ready.append("first")  # type: ignore[arg-type]  # nor here
+    queue.kick()
+    await until(lambda: posted == [["first"], ["second"]], "both are delivered")
+    await queue.stop()

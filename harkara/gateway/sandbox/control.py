@@ -19,7 +19,7 @@ from aiohttp import web
 from harkara.gateway.sandbox.faults import decode_faults
 from harkara.gateway.sandbox.graph_error import GraphError
 from harkara.gateway.sandbox.numbers import Number
-from harkara.gateway.sandbox.policy import Policy
+from harkara.gateway.sandbox.policy import Policy, find_template
 from harkara.gateway.sandbox.state import SANDBOX, Pace, Sandbox, said
 from harkara.gateway.sandbox.store import Row, Store
 from harkara.gateway.sandbox.webhooks import Arrival
@@ -97,6 +97,7 @@ def add_routes(app: web.Application) -> None:
         ("GET", "/sandbox/webhook", list_numbers),
         ("PUT", "/sandbox/webhook", register),
         ("DELETE", "/sandbox/webhook", forget),
+        ("PUT", "/sandbox/template", change_template),
         ("GET", "/sandbox/pace", get_pace),
         ("PUT", "/sandbox/pace", set_pace),
         ("DELETE", "/sandbox/pace", reset_pace),
@@ -345,8 +346,13 @@ def _addressee(sandbox: Sandbox, body: InboundBody, chat: str) -> str:
     """The number that is written to: the one named, the only one, or the one that wrote last."""
     if body.to is not None:
         number = sandbox.numbers.find(str(body.to))
-        if number is None:
-            raise Problem(f"to names no registered number: {body.to}", path="to")
+        if number is None or not _is_known(sandbox, number, chat):
+            raise Problem(
+                f"to is no number that is registered here, or has written to this phone ({body.to}): a sender with the"
+                " provider sandbox registers itself, PUT /sandbox/webhook any other",
+                path="to",
+                status=404,
+            )
         return number
     only = sandbox.numbers.only()
     if only is not None:
@@ -355,6 +361,13 @@ def _addressee(sandbox: Sandbox, body: InboundBody, chat: str) -> str:
     if not last:
         raise Problem("to is needed: the id of the business number that is written to", path="to")
     return last[0].number
+
+
+def _is_known(sandbox: Sandbox, number: str, chat: str) -> bool:
+    """Whether anybody can hear of what a phone writes to this number: most others are misspelt."""
+    if sandbox.numbers.get(number) is not None:
+        return True
+    return bool(sandbox.store.rows("chat = ? AND number = ? LIMIT 1", chat, number))
 
 
 def _content(body: InboundBody) -> tuple[str, Any]:
@@ -465,6 +478,58 @@ async def forget(request: web.Request) -> web.Response:
         raise Problem("No such number: name one with ?phone_number_id=", path="phone_number_id", status=404)
     await sandbox.store.committed()
     return web.Response(status=204)
+
+
+class TemplateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What WhatsApp decides about a template: its status, its quality or its category, with the reason."""
+
+    waba_id: str
+    name: str
+    language: str
+    status: str | None = None
+    reason: str | None = None
+    quality: str | None = None
+    category: str | None = None
+
+
+async def change_template(request: web.Request) -> web.Response:
+    """Change a registered template as WhatsApp would, and post the webhook that tells of it, once."""
+    sandbox = request.app[SANDBOX]
+    body = _convert(await _body(request), TemplateBody)
+    stored = find_template(sandbox.store, body.waba_id, body.name, body.language)
+    if stored is None:
+        raise Problem("no such template is registered with this account", path="name", status=404)
+    changes = {"status": body.status, "category": body.category, "rejected_reason": body.reason}
+    stored |= {name: text.upper() for name, text in changes.items() if text is not None}
+    if body.quality is not None:
+        stored["quality_score"] = {"score": body.quality.upper()}
+    sandbox.store.write(
+        "REPLACE INTO templates VALUES (?, ?, ?, ?)",
+        body.waba_id,
+        body.name,
+        body.language,
+        msgspec.json.encode(stored),
+    )
+    await sandbox.store.committed()
+    numbers = [number for number in sandbox.numbers.all() if number.waba == body.waba_id and number.url]
+    posted = [await sandbox.webhooks.tell(number, _template_change(body, stored)) for number in numbers]
+    return json({"template": stored, "webhooks": posted})
+
+
+def _template_change(body: TemplateBody, stored: dict[str, Any]) -> dict[str, Any]:
+    """The change that a webhook tells, as the Cloud API names it."""
+    of = {
+        "message_template_id": stored["id"],
+        "message_template_name": body.name,
+        "message_template_language": body.language,
+    }
+    if body.status is not None:
+        told = of | {"event": stored["status"], "reason": stored.get("rejected_reason", "NONE")}
+        return {"field": "message_template_status_update", "value": told}
+    if body.quality is not None:
+        told = of | {"previous_quality_score": "UNKNOWN", "new_quality_score": body.quality.upper()}
+        return {"field": "message_template_quality_update", "value": told}
+    return {"field": "template_category_update", "value": of | {"new_category": stored["category"]}}
 
 
 # How the world behaves.

@@ -218,10 +218,12 @@ async def look_up(request: web.Request) -> web.Response:
     sandbox = request.app[SANDBOX]
     object_id = request.match_info["id"]
     file = sandbox.media.get(object_id)
+    wanted = request.query.get("phone_number_id")  # only who asks for a file names its number
+    if file is None and wanted is not None:
+        raise _missing(object_id)
     if file is None:
         return _json(_number_info(sandbox, _phone_number(request, sandbox)))
     _authorize(request, sandbox.numbers.get(file.number))
-    wanted = request.query.get("phone_number_id")
     if wanted is not None and wanted != file.number:
         raise _missing(object_id)
     return _json(
@@ -316,10 +318,11 @@ async def create_template(request: web.Request) -> web.Response:
 
 
 async def list_templates(request: web.Request) -> web.Response:
-    """The templates of an account, all or by name."""
+    """The templates of an account, all or by name; `limit` at a time, after the one that `after` names."""
     sandbox = request.app[SANDBOX]
     _authorize(request, None)
     name = request.query.get("name")
+    limit, after = (_count(request.query.get(key)) for key in ("limit", "after"))
     rows = sandbox.store.select(
         "SELECT body FROM templates WHERE waba = ? AND (? IS NULL OR name = ?) ORDER BY name, language",
         request.match_info["id"],
@@ -332,7 +335,20 @@ async def list_templates(request: web.Request) -> web.Response:
         "message_template_limit": 6000,
         "are_translations_complete": True,
     }
-    return _json({"data": [msgspec.json.decode(body) for (body,) in rows], "summary": summary})
+    last = after + (limit or len(rows))
+    page = [msgspec.json.decode(body) for (body,) in rows[after:last]]
+    paging: dict[str, Any] = {"cursors": {"before": str(after), "after": str(last)}}
+    if last < len(rows):
+        paging["next"] = str(request.url.update_query(after=str(last)))
+    return _json({"data": page, "paging": paging, "summary": summary})
+
+
+def _count(text: str | None) -> int:
+    if text is None:
+        return 0
+    if not text.isdecimal() or len(text) > 9:
+        raise GraphError(100, "Param limit and param after must be whole numbers.")
+    return int(text)
 
 
 async def delete_template(request: web.Request) -> web.Response:

@@ -20,6 +20,9 @@ PAIR_INTERVAL_S = 6.0
 PAIR_BURST = 45
 WINDOW_MS = 24 * 3600 * 1000
 
+#: What is answered to a template of this status.
+UNUSABLE = {"PAUSED": 132015, "DISABLED": 132016, "REJECTED": 132001, "PENDING": 132001}
+
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _REMEMBERED_PAIRS = 100_000
 
@@ -156,6 +159,8 @@ class Enforcer:
                 132001,
                 f"template name ({template.name}) does not exist in {template.language.code}",
             )
+        if code := UNUSABLE.get(registered.get("status", "APPROVED")):
+            raise GraphError(code, f"template ({template.name}) is {registered['status']}")
         check_parameters(registered, template.components or [])
 
 

@@ -107,6 +107,12 @@ class Webhooks:
         if self._session is not None:
             await self._session.close()
 
+    async def tell(self, number: Number, change: dict[str, Any]) -> str | None:
+        """Post one change that is of no message, once; what went wrong, or None."""
+        entry = {"id": number.waba, "time": self._store.now() // 1000, "changes": [change]}
+        body = json.dumps({"object": "whatsapp_business_account", "entry": [entry]}, separators=(",", ":"))
+        return await post(self._http(), number, body.encode("ascii"))
+
     def plan(self, row: Row) -> None:
         """Schedule a message's updates, each at its own time."""
         if not row.planned:
@@ -242,6 +248,7 @@ class _Queue:
         self._reopen: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures = 0
+        self._stopped = False
 
     def kick(self) -> None:
         """Deliver what is ready with as many tasks as may be; none while the address is left alone."""
@@ -256,11 +263,16 @@ class _Queue:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or self._stopped:
+            return
+        if (error := task.exception()) is not None:
             logger.opt(exception=error).error("webhook of {}: delivery broke off", self._phone_number_id)
+        # What became due after its last look, and before it was known to have ended, has started no other.
+        self.kick()
 
     async def stop(self) -> None:
         """End the tasks and timers."""
+        self._stopped = True
         for timer in self._later:
             timer.cancel()
         if self._reopen is not None:

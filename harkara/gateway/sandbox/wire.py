@@ -130,7 +130,14 @@ class Section(msgspec.Struct):
     rows: list[Row] = []
 
 
+class LinkParameters(msgspec.Struct):
+    display_text: str = ""
+    url: str = ""
+
+
 class InteractiveAction(msgspec.Struct):
+    name: str | None = None
+    parameters: LinkParameters | None = None
     buttons: list[Button] = []
     button: str | None = None
     sections: list[Section] = []
@@ -347,7 +354,7 @@ def _judge_interactive(kind: str, content: bytes) -> InteractiveObject:
         _judge_header(flavour, interactive.header)
     if interactive.footer is not None:
         _longer("interactive['footer']['text']", interactive.footer.text, 60)
-    if flavour not in ("button", "list"):
+    if flavour not in ("button", "list", "cta_url"):
         return interactive
     _longer("interactive['body']['text']", interactive.body.text if interactive.body else None, 1024)
     action = interactive.action
@@ -355,6 +362,8 @@ def _judge_interactive(kind: str, content: bytes) -> InteractiveObject:
         raise GraphError(131008, "The parameter interactive['action'] is required.")
     if flavour == "button":
         _judge_reply_buttons(action.buttons)
+    elif flavour == "cta_url":
+        _judge_link(action)
     else:
         _judge_sections(action)
     return interactive
@@ -382,6 +391,14 @@ def _judge_reply_buttons(buttons: list[Button]) -> None:
         raise GraphError(131009, "Duplicated button id")
     if len({reply.title for reply in replies}) < len(replies):
         raise GraphError(131009, "Duplicated button title")
+
+
+def _judge_link(action: InteractiveAction) -> None:
+    if action.name != "cta_url" or action.parameters is None:
+        raise GraphError(131009, "Param interactive['action'] must have the name cta_url, and parameters.")
+    _longer("display_text of the button", action.parameters.display_text, 20)
+    if not action.parameters.url.startswith(("http://", "https://")):
+        raise GraphError(131009, "Param url of the button is not a valid http or https address.")
 
 
 def _judge_sections(action: InteractiveAction) -> None:
