@@ -14,8 +14,9 @@ from typing import Any, cast
 
 import minijinja
 
-#: What a text may name: fields of the contact, and `attributes.<anything>`.
+#: What a text may name: fields of the contact, and `attributes.<anything>`; and of an invoice, if it is about one.
 VARIABLES = ("name", "first_name", "phone", "locale", "attributes")
+INVOICE = ("invoice.number", "invoice.amount", "invoice.due_date")
 
 #: What may be done to a value. Others multiply what they are given, and repeated use of them would fill the memory.
 FILTERS = (
@@ -82,14 +83,23 @@ def check(text: str) -> None:
         names: set[str] = _ENVIRONMENT.undeclared_variables_in_str(text, nested=True)
     except minijinja.TemplateError as error:
         raise TemplateFault(_first_line(error)) from None
-    for name in sorted(names):
-        root, _, attribute = name.partition(".")
-        if name == "attributes":
-            raise TemplateFault("`attributes` is not one value: name one of them, such as attributes.city")
-        if root not in VARIABLES or (root != "attributes" and attribute):
-            raise TemplateFault(
-                f"unknown variable `{name}`: use name, first_name, phone, locale, or attributes.{root} for an attribute"
-            )
+    if faults := [fault for name in sorted(names) if (fault := _unknown(name))]:
+        raise TemplateFault("; ".join(faults))
+
+
+def _unknown(name: str) -> str:
+    """What is wrong with a variable's name; empty if there is such a variable."""
+    root, _, attribute = name.partition(".")
+    if name == "attributes":
+        return "`attributes` is not one value: name one of them, such as attributes.city"
+    if name in INVOICE:
+        return ""
+    if root == "invoice":
+        return f"unknown variable `{name}`: of an invoice there are {', '.join(INVOICE)}"
+    if root not in VARIABLES or (root != "attributes" and attribute):
+        possible = f"use name, first_name, phone, locale, attributes.{root} for an attribute, or of an invoice"
+        return f"unknown variable `{name}`: {possible} {', '.join(INVOICE)}"
+    return ""
 
 
 def _check_language(text: str) -> None:
@@ -131,21 +141,45 @@ def check_complete(text: str) -> None:
     """Raise TemplateFault if the text would have a hole, or fail, for a contact without any attributes."""
     check(text)
     try:
-        compiled(text)(variables(name="Someone", phone="+10000000000", locale=None, attributes={}))
+        compiled(text)(SOMEBODY)
     except TemplateFault as fault:
         raise TemplateFault(f"{fault}; give it a default: {{{{ … | default('…') }}}}") from None
 
 
-def variables(*, name: str, phone: str, locale: str | None, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables of one contact. Empty values are left out, so that defaults apply to them."""
-    shown = name.strip() or phone
-    return {
-        "name": shown,
-        "first_name": shown.split()[0],
+def variables(
+    *,
+    name: str | None,
+    phone: str,
+    locale: str | None,
+    attributes: Mapping[str, Any],
+    invoice: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The variables of one contact, and of an invoice. Empty values are left out, so that defaults apply to them.
+
+    A contact without a name is called by its number; with `name` None it is nobody's, and has no name.
+    """
+    shown = "" if name is None else name.strip() or phone.strip() or "-"
+    called = {"name": shown, "first_name": shown.split()[0]} if shown else {}
+    known: dict[str, Any] = called | {
         "phone": phone,
         "locale": locale or "en",
         "attributes": {key: value for key, value in attributes.items() if value not in (None, "")},
     }
+    if invoice is not None:
+        known["invoice"] = invoice
+    return known
+
+
+#: Those of somebody of whom nothing else is known.
+SOMEBODY: Mapping[str, Any] = variables(name="Someone", phone="+10000000000", locale=None, attributes={})
+
+
+def used(text: str) -> frozenset[str]:
+    """The variables that a text names, as it names them: `attributes.city`. Raises TemplateFault."""
+    if "{" not in text:
+        return frozenset()
+    check(text)
+    return frozenset(_ENVIRONMENT.undeclared_variables_in_str(text, nested=True))
 
 
 @lru_cache(maxsize=4096)
@@ -155,6 +189,7 @@ def compiled(text: str) -> Callable[[Mapping[str, Any]], str]:
         return lambda _: text
     check(text)
     environment = _environment()
+    environment.add_global("invoice", {})  # of a message that is about none, so that defaults apply
     try:
         environment.add_template("text", text)
     except minijinja.TemplateError as error:

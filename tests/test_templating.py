@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from harkara.invoicing import Owed, shown
 from harkara.templating import FILTERS, LIMIT, TemplateFault, check, check_complete, compiled, variables
 
 
@@ -51,10 +53,32 @@ def test_a_text_is_filled_in(text: str, wanted: str) -> None:
     assert filled == wanted
 
 
+def test_a_text_may_name_the_invoice_that_it_is_about_and_needs_defaults_where_there_may_be_none() -> None:
+    text = "{{ invoice.number | default('your invoice') }}: {{ invoice.amount }} by {{ invoice.due_date }}"
+    owed = Owed("2026-0042", 123450, "INR", datetime(2026, 11, 30, 18, 30, tzinfo=UTC)).variables("Asia/Kolkata")
+    known = variables(name="", phone="+1", locale=None, attributes={}, invoice=owed)
+    assert compiled(text)(known) == "2026-0042: INR 1,234.50 by 2026-12-01"
+    assert rendered("{{ invoice.number | default('your invoice') }}") == "your invoice"
+    check(text)
+    with pytest.raises(TemplateFault, match="default"):
+        check_complete(text)
+    check_complete("{{ invoice.number | default('your invoice') }}")
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "wanted"),
+    [(5, "INR", "INR 0.05"), (1000, "JPY", "JPY 1,000"), (1234567, "KWD", "KWD 1,234.567"), (100, "XYZ", "XYZ 1.00")],
+)
+def test_an_amount_has_its_currencys_digits(amount: int, currency: str, wanted: str) -> None:
+    assert shown(amount, currency) == wanted
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
         ("{{ nmae }}", "nmae"),
+        ("{{ invoice }}", "invoice.number"),
+        ("{{ invoice.total }}", "invoice.amount"),
         ("{{ nmae }}", "attributes.nmae"),
         ("{{ contact.name }}", "contact.name"),
         ("{{ name.first }}", "name.first"),
@@ -116,6 +140,13 @@ def test_no_filter_hides_that_a_value_is_missing(name: str) -> None:
 )
 def test_what_has_a_default_for_everything_is_complete(text: str) -> None:
     check_complete(text)
+
+
+def test_who_is_no_contact_has_no_name() -> None:
+    known = variables(name=None, phone="+919876543210", locale=None, attributes={})
+    assert compiled("{{ first_name | default('there') }} {{ name | default('?') }} {{ phone }}")(known) == (
+        "there ? +919876543210"
+    )
 
 
 def test_a_contact_without_a_name_is_called_by_the_phone() -> None:
@@ -197,3 +228,11 @@ def test_filling_in_changes_nothing_for_the_next_contact() -> None:
 
 def test_a_text_is_parsed_once() -> None:
     assert compiled("Hi {{ name }}") is compiled("Hi {{ name }}")
+
+
+def test_every_unknown_variable_is_named_with_what_there_is() -> None:
+    with pytest.raises(TemplateFault) as caught:
+        check("{{ nobody }} {{ invoice.total }} {{ town }}")
+    told = str(caught.value)
+    assert [name for name in ("`nobody`", "`invoice.total`", "`town`") if name not in told] == []
+    assert "invoice.due_date" in told

@@ -1,7 +1,7 @@
-"""How fast a number may send: one bucket a number, shared by all processes through Redis, served by lane.
+"""How fast a number may send, and to whom: budgets that all processes share exactly through Redis, served by lane.
 
-The generic cell rate algorithm (GCRA) keeps one value a bucket: the theoretical arrival time of the next message.
-Times are microseconds of the caller's clock.
+One call of one script (`harkara/actors/budget_script.py`) takes turns for some 20 ms of a number's messages at once. It
+judges them in order: one that another budget keeps back (its pair, portfolio or template) costs the number nothing.
 """
 
 from __future__ import annotations
@@ -9,13 +9,21 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from datetime import timedelta
 from typing import Any
 
+import msgspec
 from loguru import logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from harkara.actors.budget_script import KINDS, SLOW, TAKE
+from harkara.measures import LONG_BOUNDS, Timings
 from harkara.schemas.commands import LANES
+from harkara.storage import redis_keys
+from harkara.storage.sending import Denied
 
 #: A number's real limit is judged over a second at the gateway, where our messages arrive a little bunched.
 MARGIN = 0.97
@@ -27,122 +35,221 @@ SLICE_S = 0.02
 PATIENCE_S = 0.25
 ASK_AGAIN_S = 1.0
 
-_TAKE = """
-local per_token, burst, wanted, now = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local held = tonumber(redis.call('GET', KEYS[2]) or '0')
-if held > now then return {0, string.format('%.0f', held - now)} end
-local arrival = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
-local room = math.floor((now + per_token * burst - arrival) / per_token)
-if room < 1 then return {0, string.format('%.0f', math.ceil(arrival + per_token - per_token * burst - now))} end
-local granted = math.min(room, wanted)
-arrival = arrival + per_token * granted
-local expires = math.ceil((arrival - now) / 1000) + 1000
-redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', string.format('%.0f', expires))
-return {granted, string.format('%.0f', math.max(0, math.ceil(arrival + per_token - per_token * burst - now)))}
-"""
+#: A number that is held for long may be resumed before.
+LOOK_AGAIN_S = 1.0
+
+#: How long a message waits for its number's turn in hand: a number may be held for hours.
+TURN_PATIENCE = timedelta(seconds=120)
+
+
+class Spending(msgspec.Struct, frozen=True, gc=False):
+    """What one message counts against besides its number: each budget keeps back this message and no other.
+
+    `paired`: WhatsApp's rule for one number and one phone holds. `portfolio` may write to `daily` people in 24 hours
+    who have not written to it (empty: no limit). `tenant` may send `tenant_rate` messages a second over all its numbers
+    (0: no limit).
+    """
+
+    to: str = ""
+    paired: bool = False
+    portfolio: str = ""
+    daily: int = 0
+    template: str = ""
+    tenant: str = ""
+    tenant_rate: float = 0
+
+
+NOTHING = Spending()
+
+#: The script's word for a message whose number has nothing left for it now.
+NOT_YET = -1
+
+_encode = msgspec.json.Encoder().encode
+
+#: Lane, order, who waits, what it counts against, and until when it waits (monotonic seconds).
+_Waiting = tuple[int, int, "asyncio.Future[Denied | None]", Spending, float]
 
 
 class Budgets:
     """The budgets of all numbers that this process sends through."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._script = redis.register_script(_TAKE)
+    def __init__(self, redis: Redis, clock: Callable[[], float] = time.time, *, turns: Timings | None = None) -> None:
+        self._redis, self._clock = redis, clock
+        self._turns = Timings(LONG_BOUNDS) if turns is None else turns
+        self._script, self._slower = redis.register_script(TAKE), redis.register_script(SLOW)
         self._numbers: dict[str, _Number] = {}
 
-    async def acquire(self, sender_id: str, rate: float, lane: str) -> None:
-        """Wait for one message's turn on a number of `rate` messages a second; codes go first, marketing last."""
+    async def acquire(self, sender_id: str, rate: float, lane: str, spending: Spending = NOTHING) -> Denied | None:
+        """Wait for one message's turn on a number of `rate` messages a second; codes go first, marketing last.
+
+        None: it may go. While Redis is away each process keeps a number's rate alone, and no other budget. Raises
+        TimeoutError if its turn has not come after TURN_PATIENCE, to the second.
+        """
         number = self._numbers.get(sender_id)
         if number is None:
-            number = self._numbers[sender_id] = _Number(sender_id, self._script)
-        await number.acquire(rate, lane)
+            number = self._numbers[sender_id] = _Number(sender_id, self._script, self._clock)
+        begun = time.perf_counter()
+        denied = await number.acquire(rate, lane, spending, time.monotonic() + TURN_PATIENCE.total_seconds())
+        self._turns[(lane,)].add(time.perf_counter() - begun)
+        return denied
 
     async def hold(self, sender_id: str, seconds: float) -> None:
         """Nothing goes out through this number for that long, in any process."""
-        until = int((time.time() + seconds) * 1e6)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._redis.set(_hold_key(sender_id), str(until), px=int(seconds * 1000) + 1)
-        except (RedisError, OSError, TimeoutError) as error:
-            logger.warning("could not tell other processes that number {} is held: {}", sender_id, error)
+        until = int((self._clock() + seconds) * 1e6)
+        await self._tell(self._redis.set(redis_keys.hold(sender_id), str(until), px=int(seconds * 1000) + 1))
         if number := self._numbers.get(sender_id):
             number.held_until = until
 
+    async def slow_down(self, sender_id: str) -> None:
+        """WhatsApp found this number too fast: less from now on, and slowly back to all of its rate."""
+        await self._tell(self._slower(keys=[f"slow:{sender_id}"], args=[int(self._clock() * 1e6)]))
+
+    async def hold_pair(self, sender_id: str, to: str, seconds: float) -> None:
+        """Nothing goes from this number to this phone for that long; to others it does."""
+        free = int((self._clock() + seconds) * 1e6)
+        await self._tell(self._redis.set(f"pair:{sender_id}:{to}", f"0 99 {free}", px=int(seconds * 1000) + 1))
+
+    async def pace(self, template: str, per_s: float, seconds: float) -> None:
+        """Send a template so slowly for that long: WhatsApp still watches how people take it."""
+        turn = f"{int(1e6 / per_s)} {int(self._clock() * 1e6)}"
+        await self._tell(self._redis.set(f"pace:{template}", turn, px=int(seconds * 1000), nx=True))
+
+    async def came_in(self, messages: Sequence[tuple[str, str]]) -> None:
+        """Count messages to us, as (number, phone): they use the number's rate, and open the phone's window."""
+        if not messages:
+            return
+        pipe: Any = self._redis.pipeline(transaction=False)
+        for sender_id, phone in messages:
+            pipe.incr(f"in:{sender_id}")
+            pipe.pexpire(f"in:{sender_id}", 1000)  # what nobody has counted by then is past
+            pipe.set(f"open:{sender_id}:{phone}", "1", ex=86_400)
+        await self._tell(pipe.execute())
+
+    async def _tell(self, telling: Awaitable[Any]) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await telling
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("other processes could not be told of a budget: {!r}", error)
+
     async def close(self) -> None:
         """Stop serving; whoever still waits is cancelled."""
-        for number in self._numbers.values():
-            number.close()
+        # Who asks Redis is waited for: cut off in the middle, it would leave a connection open behind the pool's back.
+        await asyncio.gather(*(number.close() for number in self._numbers.values()))
         self._numbers.clear()
-
-
-def _hold_key(sender_id: str) -> str:
-    return f"hold:{sender_id}"
 
 
 class _Number:
     """Those who wait for one number, and the task that serves them."""
 
-    def __init__(self, sender_id: str, script: Any) -> None:
-        self._keys = [f"rate:{sender_id}", _hold_key(sender_id)]
+    def __init__(self, sender_id: str, script: Any, clock: Callable[[], float]) -> None:
+        self._sender_id, self._clock = sender_id, clock
         self._script = script
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiting] = []
         self._order = 0
         self._rate = 1.0
         self._task: asyncio.Task[None] | None = None
         self._local_arrival = 0.0
         self._away_until = 0.0
+        self._looked_at = 0.0
         self.held_until = 0
 
-    async def acquire(self, rate: float, lane: str) -> None:
+    def acquire(self, rate: float, lane: str, spending: Spending, until: float) -> asyncio.Future[Denied | None]:
         self._rate = rate
         self._order += 1
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (LANES.index(lane), self._order, future))
+        future: asyncio.Future[Denied | None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (LANES.index(lane), self._order, future, spending, until))
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._serve())
-        await future
+            # It serves whoever comes later too: what is bound for this message says nothing of theirs.
+            self._task = asyncio.create_task(self._serve(), context=Context())
+        return future
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        for waiting in self._waiting:
+            waiting[2].cancel()
         if self._task:
             self._task.cancel()
-        for _, _, future in self._waiting:
-            future.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _serve(self) -> None:
         while self._waiting:
-            granted, wait_s = await self._take(min(len(self._waiting), max(1, int(self._rate * SLICE_S))))
-            while granted and self._waiting:
-                future = heapq.heappop(self._waiting)[2]
-                if not future.done():  # its caller may have been cancelled meanwhile
-                    future.set_result(None)
-                    granted -= 1
+            batch = self._next(max(1, int(self._rate * SLICE_S)))
+            if not batch:
+                continue
+            try:
+                answers, wait_s = await self._take([waiting[3] for waiting in batch])
+            except asyncio.CancelledError:
+                for waiting in batch:
+                    waiting[2].cancel()
+                raise
+            except Exception as error:  # a defect: theirs, not of those who come after
+                for waiting in batch:
+                    if not waiting[2].done():
+                        waiting[2].set_exception(error)
+                continue
+            for waiting, answer in zip(batch, answers, strict=True):
+                if answer == NOT_YET:
+                    heapq.heappush(self._waiting, waiting)
+                elif not waiting[2].done():
+                    waiting[2].set_result(_denied(answer))
+            self._send_away()
             if self._waiting and wait_s > 0:
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
 
-    async def _take(self, wanted: int) -> tuple[int, float]:
-        """How many may go now, and after how many seconds to ask again."""
-        now = int(time.time() * 1e6)
+    def _send_away(self) -> None:
+        """Whoever has waited too long: looked for now and then, because a timer for each costs more than its turn."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_AGAIN_S:
+            return
+        self._looked_at = now
+        for waiting in self._waiting:
+            if waiting[4] <= now and not waiting[2].done():
+                waiting[2].set_exception(TimeoutError("its turn has not come"))
+
+    def _next(self, most: int) -> list[_Waiting]:
+        """Whose turn it is, without those whose callers have been cancelled meanwhile."""
+        found: list[_Waiting] = []
+        while self._waiting and len(found) < most:
+            waiting = heapq.heappop(self._waiting)
+            if not waiting[2].done():
+                found.append(waiting)
+        return found
+
+    async def _take(self, wanted: list[Spending]) -> tuple[list[int], float]:
+        """What each may do now, as the script says it, and after how many seconds to ask again."""
+        now = int(self._clock() * 1e6)
         per_token = 1e6 / (self._rate * MARGIN)
         burst = max(1, int(self._rate * SLICE_S))
         if time.monotonic() < self._away_until:
             return self._take_alone(wanted, now, per_token)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                granted, wait = await self._script(keys=self._keys, args=[round(per_token), burst, wanted, now])
+                told = await self._script(args=(self._asked(wanted, per_token, burst, now),))
         except (RedisError, OSError, TimeoutError) as error:
             # Without Redis every process keeps the number's whole rate to itself: slower would lose nothing, but
             # stopping would hold up messages for a part that only counts.
             logger.warning("budgets are kept by this process alone while Redis is away: {!r}", error)
             self._away_until = time.monotonic() + ASK_AGAIN_S
             return self._take_alone(wanted, now, per_token)
-        return int(granted), int(wait) / 1e6
+        wait, *answers = map(int, told.split())
+        return answers, wait / 1e6
 
-    def _take_alone(self, wanted: int, now: int, per_token: float) -> tuple[int, float]:
+    def _asked(self, wanted: list[Spending], per_token: float, burst: int, now: int) -> bytes:
+        first = wanted[0]  # all of a number's messages are of one tenant
+        per_tenant = 1e6 / first.tenant_rate if first.tenant_rate else 0
+        each = [(one.to, one.paired, one.portfolio, one.daily, one.template) for one in wanted]
+        return _encode((self._sender_id, first.tenant, round(per_token), burst, now, round(per_tenant), each))
+
+    def _take_alone(self, wanted: list[Spending], now: int, per_token: float) -> tuple[list[int], float]:
+        none = [NOT_YET] * len(wanted)
         if self.held_until > now:
-            return 0, (self.held_until - now) / 1e6
+            return none, (self.held_until - now) / 1e6
         self._local_arrival = max(now, self._local_arrival)
         if self._local_arrival > now:
-            return 0, (self._local_arrival - now) / 1e6
-        granted = min(wanted, max(1, int(self._rate * SLICE_S)))
-        self._local_arrival += per_token * granted
-        return granted, per_token * granted / 1e6
+            return none, (self._local_arrival - now) / 1e6
+        self._local_arrival += per_token * len(wanted)
+        return [0] * len(wanted), per_token * len(wanted) / 1e6
+
+
+def _denied(answer: int) -> Denied | None:
+    return Denied(KINDS[answer % 4 - 1], timedelta(milliseconds=answer // 4)) if answer else None

@@ -7,7 +7,7 @@ retries: while the database is away
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 from uuid import UUID
@@ -15,20 +15,24 @@ from uuid import UUID
 import msgspec
 
 from harkara.actors.enrollment import entity_id
+from harkara.actors.noting import Noting
 from harkara.actors.ticker import WAKE_SEND
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Drop, Outcome
 from harkara.bus.publisher import Publisher
-from harkara.bus.schedule import Schedule
+from harkara.bus.schedule import PATIENT, Schedule
+from harkara.callers import Callers
+from harkara.rendering import Unsayable, said
 from harkara.schemas.base import Message
-from harkara.schemas.commands import CancelMessage, SendMessage
+from harkara.schemas.commands import DELIVERY, CancelMessage, SendMessage
 from harkara.schemas.content import Content
 from harkara.schemas.events import MessageQueued, MessageSuppressed
 from harkara.schemas.work import Send
-from harkara.storage import dispatching
+from harkara.storage import dispatching, invoices
+from harkara.storage.auditing import Note, note
 from harkara.storage.dispatching import NewMessage, Recipient
 from harkara.storage.storage import Storage
-from harkara.templating import TemplateFault, compiled, variables
+from harkara.templating import variables
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,24 +46,16 @@ class Decision:
     refused: str | None = None
 
 
-def decide(command: SendMessage, recipient: Recipient) -> Decision:
-    """Whether a message may be queued, and what it says once the contact's variables are filled in."""
+def decide(command: SendMessage, recipient: Recipient, invoice: Mapping[str, str] | None = None) -> Decision:
+    """Whether a message may be queued, and what it says with the contact's and the invoice's variables filled in."""
     if not recipient.sender_found:
         return Decision(refused=f"sender_id: there is no sender {command.sender_id}")
     if recipient.phone is None:
         return Decision(refused="contact_id: the contact is not there, or has no phone")
-    known = variables(
-        name=recipient.name,
-        phone=recipient.phone,
-        locale=recipient.locale,
-        attributes=recipient.attributes,
-    )
     try:
-        content = command.content.map_texts(lambda text: compiled(text)(known))
-    except TemplateFault as fault:
+        content = _content(command, recipient, recipient.phone, invoice)
+    except Unsayable as fault:
         return Decision(refused=f"content: {fault}")
-    if faults := content.faults(rendered=True):
-        return Decision(refused="; ".join(f"{path}: {message}" for path, message in faults))
     if recipient.opted_out:
         return Decision(content, suppressed="opted_out")
     if command.lane == "marketing" and not recipient.consents_to_marketing:
@@ -67,17 +63,34 @@ def decide(command: SendMessage, recipient: Recipient) -> Decision:
     return Decision(content)
 
 
+def _content(command: SendMessage, recipient: Recipient, phone: str, invoice: Mapping[str, str] | None) -> Content:
+    """What is said in the end. Raises Unsayable."""
+    if command.filled_in:
+        if faults := command.content.faults(rendered=True):
+            raise Unsayable(faults)
+        return command.content
+    known = variables(
+        name=recipient.name,
+        phone=phone,
+        locale=recipient.locale,
+        attributes=recipient.attributes,
+        invoice=invoice,
+    )
+    return said(command.content, known)
+
+
 class Dispatcher:
     """Writes the message row, then the work: a crash between them is mended by the command's redelivery."""
 
     name: ClassVar[str] = "dispatcher"
     takes: ClassVar[tuple[type[Message], ...]] = (SendMessage, CancelMessage)
-    retries: ClassVar[Schedule] = Schedule.seconds(1, 5, 30, 120, 600, 3600, 21600)
+    retries: ClassVar[Schedule] = PATIENT
     batch: ClassVar[int] = 200
     in_flight: ClassVar[int] = 2
 
-    def __init__(self, storage: Storage, publisher: Publisher) -> None:
+    def __init__(self, storage: Storage, publisher: Publisher, callers: Callers | None = None) -> None:
         self._storage, self._publisher = storage, publisher
+        self._noting = Noting(callers)
 
     async def handle(self, batch: Sequence[Delivery[SendMessage | CancelMessage]]) -> Sequence[Outcome]:
         """Queue each message, or say why it can't be; then cancel those that shall not leave after all."""
@@ -90,31 +103,60 @@ class Dispatcher:
     async def _cancel(self, batch: Sequence[Delivery[CancelMessage]]) -> Sequence[Outcome]:
         async with self._storage.batch({d.tenant for d in batch}) as con:
             done = await dispatching.cancel(con, [(d.tenant, UUID(d.message.message_id)) for d in batch])
+            await note(con, [self._cancellation(d) for d in batch if UUID(d.message.message_id) in done])
         return [_cancelled(d, done.get(UUID(d.message.message_id))) for d in batch]
 
     async def _queue(self, batch: Sequence[Delivery[SendMessage]]) -> Sequence[Outcome]:
         async with self._storage.batch({d.tenant for d in batch}) as con:
             wanted = [_wanted(d) for d in batch]
             recipients = await dispatching.recipients(con, wanted)
-            decisions = [decide(d.message, recipient) for d, recipient in zip(batch, recipients, strict=True)]
+            terms = await invoices.terms(con, {about for d in batch if (about := _about(d))})
+            decisions = [
+                decide(d.message, recipient, terms.get(about) if (about := _about(d)) else None)
+                for d, recipient in zip(batch, recipients, strict=True)
+            ]
             new = [
                 _row(d, recipient, decision)
                 for d, recipient, decision in zip(batch, recipients, decisions, strict=True)
                 if decision.content is not None
             ]
-            await dispatching.queue(con, new)
-        rows = {n.id: n for n in new}
+            written = await dispatching.queue(con, new)
+            made = {n.id: n for n in new}
+            await note(con, [self._making(d, made[id_]) for d in batch if (id_ := entity_id(d)) in written])
         for tenant, sender_id, lane in {(d.tenant, d.message.sender_id, d.message.lane) for d in batch}:
             self._publisher.wake(WAKE_SEND, f"{tenant} {sender_id} {lane}".encode())
         return [
-            Drop(decision.refused) if decision.refused else _queued(d, rows[entity_id(d)], decision)
+            Drop(decision.refused) if decision.refused else _queued(d, made[entity_id(d)], decision)
             for d, decision in zip(batch, decisions, strict=True)
         ]
 
+    def _making(self, d: Delivery[SendMessage], row: NewMessage) -> Note:
+        """Not what it says, which may be a code and is in the message; nor the number of a contact, who says it."""
+        after = {"sender_id": str(row.sender_id), "lane": row.lane, "status": row.status}
+        if row.contact_id is None:
+            after["to"] = row.to
+        else:
+            after["contact_id"] = str(row.contact_id)
+        if row.invoice_id is not None:
+            after["invoice_id"] = str(row.invoice_id)
+        if row.reason is not None:
+            after["reason"] = row.reason
+        return self._noting.note(d, "create", "message", row.id, after=after)
 
-def _wanted(d: Delivery[SendMessage]) -> tuple[str, UUID, UUID | None, str | None]:
+    def _cancellation(self, d: Delivery[CancelMessage]) -> Note:
+        after = {"status": "suppressed", "reason": "cancelled"}
+        return self._noting.note(d, "update", "message", d.message.message_id, before={"status": "queued"}, after=after)
+
+
+def _wanted(d: Delivery[SendMessage]) -> tuple[str, UUID, UUID | None, str | None, str]:
     command = d.message
-    return d.tenant, UUID(command.sender_id), UUID(command.contact_id) if command.contact_id else None, command.to
+    contact_id = UUID(command.contact_id) if command.contact_id else None
+    return d.tenant, UUID(command.sender_id), contact_id, command.to, command.lane
+
+
+def _about(d: Delivery[SendMessage]) -> tuple[str, UUID] | None:
+    """The tenant's invoice that a message is about."""
+    return (d.tenant, UUID(d.message.invoice_id)) if d.message.invoice_id else None
 
 
 def _row(d: Delivery[SendMessage], recipient: Recipient, decision: Decision) -> NewMessage:
@@ -130,6 +172,9 @@ def _row(d: Delivery[SendMessage], recipient: Recipient, decision: Decision) -> 
         decision.suppressed,
         d.cause or d.id,
         d.message.send_at or d.at,
+        d.message.is_test,
+        d.message.delivery or DELIVERY[d.message.lane],
+        UUID(d.message.invoice_id) if d.message.invoice_id else None,
     )
 
 
@@ -162,6 +207,8 @@ def _queued(d: Delivery[SendMessage], row: NewMessage, decision: Decision) -> Ou
         to=row.to,
         due_at=row.due_at,
         content=decision.content,
+        expires_at=d.message.expires_at,
+        invoice_id=d.message.invoice_id,
     )
     queued = Outgoing(MessageQueued(**fields), d.tenant, f"{id_}.queued", cause)
     return Done((Outgoing(work, d.tenant, id_, cause), queued))

@@ -1,31 +1,61 @@
 """Enrols contacts in campaigns and stops enrolments.
 
-takes: `cmd.enrollment.start`, `.stop`, `.bulk`; `work.enrollment.page`
-says: enrollment.started, .refused, .stopped, .bulk_completed
+takes: `cmd.enrollment.start`, `.stop`, `.goal`, `.bulk`, `.launch`, `.move`; `work.enrollment.page`, `.launch`, `.move`
+says: enrollment.started, .refused, .stopped, .goal_reached, .bulk_completed, .moved, .completed
 retries: while the database is away
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
-from harkara.actors.steps import delay
+import msgspec
+
+from harkara.actors.moving import moved
+from harkara.actors.noting import Noting
+from harkara.actors.steps import delay, message_id
 from harkara.bus.messages import Delivery, Outgoing
-from harkara.bus.outcomes import Done, Drop, Outcome
+from harkara.bus.outcomes import Done, Drop, Outcome, Retry
 from harkara.bus.publisher import Publisher
-from harkara.bus.schedule import Schedule
-from harkara.ids import uuid7, uuid7_for
+from harkara.bus.schedule import PATIENT, Schedule
+from harkara.callers import Callers
+from harkara.ids import uuid7_beside, uuid7_for
+from harkara.schemas.audience import Audience
 from harkara.schemas.base import Message
-from harkara.schemas.commands import BulkEnroll, StartEnrollment, StopEnrollment
-from harkara.schemas.events import EnrollmentBulkDone, EnrollmentRefused, EnrollmentStarted, EnrollmentStopped
-from harkara.schemas.work import EnrollPage
-from harkara.storage import enrolling
+from harkara.schemas.commands import (
+    BulkEnroll,
+    LaunchCampaign,
+    MoveEnrollments,
+    ReachGoal,
+    StartEnrollment,
+    StopEnrollment,
+)
+from harkara.schemas.conditions import Condition, Tagged
+from harkara.schemas.events import (
+    EnrollmentBulkDone,
+    EnrollmentCompleted,
+    EnrollmentGoalReached,
+    EnrollmentMoved,
+    EnrollmentRefused,
+    EnrollmentStarted,
+    EnrollmentStopped,
+)
+from harkara.schemas.work import EnrollPage, LaunchAudience, MovePage
+from harkara.storage import enrolling, goals, holding, moving, segments
+from harkara.storage.auditing import Note, note
 from harkara.storage.enrolling import CampaignStart, NewEnrollment
+from harkara.storage.goals import Reached
+from harkara.storage.moving import Moved
 from harkara.storage.storage import Storage
+
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
 
 #: Contacts a page of a bulk enrolment: one transaction, then the next page is a message of its own.
 PAGE = 1000
@@ -36,6 +66,9 @@ OPEN = ("active", "paused")
 
 WAKE_DUE = "sys.wake.due"
 
+#: A launch may be commanded before the activation that it is for is committed: so often it is looked for again.
+BECOMES_ACTIVE = 3
+
 #: A first step due within the ticker's horizon should not wait for its next tick.
 WAKE_WITHIN_S = 2.0
 
@@ -44,18 +77,36 @@ class Enrollment:
     """Turns commands into rows of contact_campaign_progress, in the order in which they came."""
 
     name: ClassVar[str] = "enrollment"
-    takes: ClassVar[tuple[type[Message], ...]] = (StartEnrollment, StopEnrollment, BulkEnroll, EnrollPage)
-    retries: ClassVar[Schedule] = Schedule.seconds(1, 5, 30, 120, 600, 3600, 21600)
+    takes: ClassVar[tuple[type[Message], ...]] = (
+        StartEnrollment,
+        StopEnrollment,
+        ReachGoal,
+        BulkEnroll,
+        EnrollPage,
+        LaunchCampaign,
+        LaunchAudience,
+        MoveEnrollments,
+        MovePage,
+    )
+    retries: ClassVar[Schedule] = PATIENT
     batch: ClassVar[int] = 200
     in_flight: ClassVar[int] = 1
 
-    def __init__(self, storage: Storage, publisher: Publisher, *, speed: float = 1.0) -> None:
+    def __init__(
+        self, storage: Storage, publisher: Publisher, *, speed: float = 1.0, callers: Callers | None = None
+    ) -> None:
+        self._noting = Noting(callers)
         self._storage, self._publisher, self._speed = storage, publisher, speed
         self._handlers: dict[type[Message], Callable[[Any], Awaitable[list[Outcome]]]] = {
             StartEnrollment: self._start,
             StopEnrollment: self._stop,
-            BulkEnroll: self._bulk,
-            EnrollPage: self._page,
+            ReachGoal: self._goal,
+            BulkEnroll: _each(self._bulk),
+            EnrollPage: _each(self._page),
+            LaunchCampaign: _each(self._launch),
+            LaunchAudience: _each(self._audience),
+            MoveEnrollments: _each(self._move),
+            MovePage: _each(self._move_page),
         }
 
     async def handle(self, batch: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
@@ -78,8 +129,10 @@ class Enrollment:
                 if start is None or start.status not in OPEN:
                     refused[id_] = "campaign_not_active" if start else "campaign_not_found"
                 else:
-                    new.append(self._new(d, id_, campaign_id, UUID(d.message.contact_id), d.at, start))
+                    one = self._new(d, id_, campaign_id, UUID(d.message.contact_id), d.at, start)
+                    new.append(replace(one, invoice_id=UUID(d.message.invoice_id)) if d.message.invoice_id else one)
             refused |= await enrolling.enroll(con, new)
+            await note(con, [self._started(d) for d in batch if refused[entity_id(d)] is None])
         self._wake(new)
         return [Done((_told(d, entity_id(d), d.message, refused[entity_id(d)]),)) for d in batch]
 
@@ -102,7 +155,7 @@ class Enrollment:
             start.version_id,
             started_at,
             start.step_id,
-            uuid7(max(due_at, datetime.now(UTC))),  # as in Step.next_after
+            message_id(id_, due_at),
             due_at,
         )
 
@@ -115,7 +168,10 @@ class Enrollment:
     async def _stop(self, batch: list[Delivery[StopEnrollment]]) -> list[Outcome]:
         stops = [(d.tenant, UUID(d.message.campaign_id), UUID(d.message.contact_id), d.message.reason) for d in batch]
         async with self._storage.batch({d.tenant for d in batch}) as con:
+            await holding.exclude(con, {contact_id for _, _, contact_id, _ in stops})  # until the holds are committed
             stopped = {(row[1], row[2], row[3]): row[0] for row in await enrolling.stop(con, stops)}
+            await holding.release(con, [(d.tenant, entity_id(d)) for d in batch])
+            await note(con, self._stopped(batch, stopped))
         outcomes: list[Outcome] = []
         for d, (tenant, campaign_id, contact_id, reason) in zip(batch, stops, strict=True):
             id_ = stopped.pop((tenant, campaign_id, contact_id), None)
@@ -125,28 +181,47 @@ class Enrollment:
             outcomes.append(Done((Outgoing(event, tenant, f"{id_}.stopped", d.cause),) if id_ else ()))
         return outcomes
 
-    async def _bulk(self, batch: list[Delivery[BulkEnroll]]) -> list[Outcome]:
+    async def _goal(self, batch: list[Delivery[ReachGoal]]) -> list[Outcome]:
+        wanted = [(d.tenant, UUID(d.message.campaign_id), UUID(d.message.contact_id)) for d in batch]
+        async with self._storage.batch({d.tenant for d in batch}) as con:
+            await holding.exclude(con, {contact_id for _, _, contact_id in wanted})
+            reached = {(r.tenant, r.campaign_id, r.contact_id): r for r in await goals.reach(con, wanted)}
+            await holding.release(con, [(d.tenant, entity_id(d)) for d in batch])
+            both = zip(batch, wanted, strict=True)
+            await note(con, [self._reached(d, reached[key]) for d, key in both if key in reached])
+        return [
+            Done(goal_events(found, d.cause) if (found := reached.get(key)) else ())
+            for d, key in zip(batch, wanted, strict=True)
+        ]
+
+    async def _bulk(self, d: Delivery[BulkEnroll]) -> Outcome:
         """A bulk enrolment is a chain of pages: each is a message, so a crash repeats one page at most."""
-        outcomes: list[Outcome] = []
-        for d in batch:
-            bulk = d.message
-            if [bool(bulk.contact_ids), bulk.tag is not None, bulk.all].count(True) != 1:
-                outcomes.append(Drop("give exactly one of contact_ids, tag and all"))
-                continue
-            first = EnrollPage(
-                bulk_id=str(entity_id(d)),
-                campaign_id=bulk.campaign_id,
-                started_at=d.at,
-                contact_ids=bulk.contact_ids,
-                tag=bulk.tag,
-            )
-            outcomes.append(Done((Outgoing(first, d.tenant, f"{d.id}.0", d.cause or d.id),)))
-        return outcomes
+        bulk, condition = d.message, None
+        if [bool(bulk.contact_ids), bulk.tag is not None, bulk.segment_id is not None, bulk.all].count(True) != 1:
+            return Drop("give exactly one of contact_ids, tag, segment_id and all")
+        if bulk.tag is not None or bulk.segment_id is not None:
+            segment_id = UUID(bulk.segment_id) if bulk.segment_id is not None else None
+            condition = await self._condition(d.tenant, bulk.tag, segment_id)
+            if condition is None:
+                return Drop(f"there is no segment {bulk.segment_id}")
+        first = EnrollPage(
+            bulk_id=str(entity_id(d)),
+            campaign_id=bulk.campaign_id,
+            started_at=d.at,
+            contact_ids=bulk.contact_ids,
+            condition=condition,
+            said=self._noting.said(d),
+        )
+        return Done((Outgoing(first, d.tenant, f"{d.id}.0", d.cause or d.id),))
 
-    async def _page(self, batch: list[Delivery[EnrollPage]]) -> list[Outcome]:
-        return [await self._one_page(d) for d in batch]
+    async def _condition(self, tenant: str, tag: str | None, segment_id: UUID | None) -> Condition | None:
+        """What a tag or a segment means now: what changes it later changes no bulk that has begun."""
+        if segment_id is None:
+            return Tagged(tag=tag) if tag is not None else None
+        async with self._storage.batch((tenant,)) as con:
+            return await segments.condition_of(con, tenant, segment_id)
 
-    async def _one_page(self, d: Delivery[EnrollPage]) -> Outcome:
+    async def _page(self, d: Delivery[EnrollPage]) -> Outcome:
         page, campaign_id = d.message, UUID(d.message.campaign_id)
         async with self._storage.batch((d.tenant,)) as con:
             start = (await enrolling.campaigns(con, [(d.tenant, campaign_id)])).get((d.tenant, campaign_id))
@@ -154,43 +229,182 @@ class Enrollment:
                 return Drop(
                     f"campaign {campaign_id} can't be enrolled in: it is {start.status if start else 'not there'}"
                 )
-            if page.contact_ids is not None:
-                ids, rest = [UUID(id_) for id_ in page.contact_ids[:PAGE]], page.contact_ids[PAGE:]
-            else:
-                ids = await enrolling.page(con, d.tenant, UUID(page.after) if page.after else None, page.tag, PAGE)
-                rest = ["more"] if len(ids) == PAGE else []
+            ids, following, passed_over = await _ids_of(con, d)
             # The same page enrols the same ids again: a redelivery finds its own rows.
             new = [
                 self._new(
-                    d, uuid7_for(page.started_at, page.bulk_id, str(id_)), campaign_id, id_, page.started_at, start
+                    d,
+                    uuid7_beside(id_, page.started_at, page.bulk_id, str(id_)),
+                    campaign_id,
+                    id_,
+                    page.started_at,
+                    start,
                 )
                 for id_ in ids
             ]
             refused = await enrolling.enroll(con, new)
+            count = list(refused.values()).count(None)
+            left_out = Counter(passed_over) + Counter(reason for reason in refused.values() if reason is not None)
+            await note(con, self._many_started(d, count))
         self._wake(new)
         told = [
             _told(d, n.id, StartEnrollment(campaign_id=page.campaign_id, contact_id=str(n.contact_id)), refused[n.id])
             for n in new
         ]
-        enrolled = page.enrolled + sum(reason is None for reason in refused.values())
-        return Done((*told, self._after(d, ids, rest, enrolled)))
+        return Done((*told, _after(d, following, count, left_out)))
 
-    def _after(self, d: Delivery[EnrollPage], ids: list[UUID], rest: list[str], enrolled: int) -> Outgoing:
-        """The next page, or the news that this was the last."""
-        page = d.message
-        if not rest:
-            done = EnrollmentBulkDone(id=page.bulk_id, campaign_id=page.campaign_id, enrolled=enrolled)
-            return Outgoing(done, d.tenant, f"{page.bulk_id}.completed", d.cause)
-        following = EnrollPage(
-            bulk_id=page.bulk_id,
-            campaign_id=page.campaign_id,
-            started_at=page.started_at,
-            contact_ids=rest if page.contact_ids is not None else None,
-            tag=page.tag,
-            after=str(ids[-1]),
-            enrolled=enrolled,
+    async def _audience(self, d: Delivery[LaunchAudience]) -> Outcome:
+        """Launch a broadcast: its time is what the campaign says when it has come, not what it said when activated."""
+        campaign_id = UUID(d.message.campaign_id)
+        async with self._storage.batch((d.tenant,)) as con:
+            found = await enrolling.launch(con, d.tenant, campaign_id)
+            if found is not None and found.status == "draft" and d.attempt <= BECOMES_ACTIVE:
+                return Retry("its campaign is not active yet: the request that commands this may not have ended")
+            if found is None or found.status not in OPEN or found.audience is None:
+                return Done()
+            if found.launched_at is not None and d.deliveries == 1:
+                return Done()
+            early = found.scheduled_at - found.now if found.scheduled_at else timedelta()
+            if early > timedelta():
+                return Retry("its time has not come", early, counts=False)
+            if found.launched_at is None:
+                await enrolling.launched(con, d.tenant, campaign_id)
+        audience = msgspec.json.decode(found.audience, type=Audience)
+        condition = await self._condition(d.tenant, audience.tag, audience.segment_id)
+        if condition is None and not audience.all:
+            return Drop(f"there is no segment {audience.segment_id}")
+        first = EnrollPage(
+            bulk_id=d.message.campaign_id,
+            campaign_id=d.message.campaign_id,
+            started_at=found.launched_at or found.now,
+            condition=condition,
+            said=d.message.said,
         )
-        return Outgoing(following, d.tenant, f"{page.bulk_id}.{ids[-1]}", d.cause)
+        return Done((Outgoing(first, d.tenant, f"{campaign_id}.launch.0", d.cause or d.id),))
+
+    async def _move_page(self, d: Delivery[MovePage]) -> Outcome:
+        page, campaign_id = d.message, UUID(d.message.campaign_id)
+        after = UUID(page.after) if page.after else UUID(int=0)
+        async with self._storage.batch((d.tenant,)) as con:
+            version = await moving.current(con, d.tenant, campaign_id)
+            rows = [] if version is None else await moving.page(con, d.tenant, campaign_id, version, after, PAGE)
+            done: list[Moved] = []
+            if version is not None and rows:
+                places = await moving.places(con, d.tenant, list({version, *(row.version_id for row in rows)}))
+                now = datetime.now(UTC)
+                done = [moved(row, places[row.version_id], places[version], now, self._speed) for row in rows]
+                await moving.move(con, d.tenant, version, done)
+                after_ = {"version_id": str(version), "moved": len(done)}
+                moved_ = self._noting.note(d, "move", "campaign", page.campaign_id, after=after_, said=page.said)
+                await note(con, [moved_])
+        self._publisher.wake(WAKE_DUE)
+        contacts = {row.id: row.contact_id for row in rows}
+        told = [_completed(d, m.id, contacts[m.id]) for m in done if m.step_id is None]
+        return Done((*told, _after_move(d, rows[-1].id if len(rows) == PAGE else None, page.moved + len(done))))
+
+    async def _launch(self, d: Delivery[LaunchCampaign]) -> Outcome:
+        work = LaunchAudience(campaign_id=d.message.campaign_id, said=self._noting.said(d))
+        return Done((Outgoing(work, d.tenant, f"{d.id}.launch", d.cause or d.id),))
+
+    async def _move(self, d: Delivery[MoveEnrollments]) -> Outcome:
+        first = MovePage(move_id=str(entity_id(d)), campaign_id=d.message.campaign_id, said=self._noting.said(d))
+        return Done((Outgoing(first, d.tenant, f"{d.id}.0", d.cause or d.id),))
+
+    def _started(self, d: Delivery[StartEnrollment]) -> Note:
+        after = {"campaign_id": d.message.campaign_id, "contact_id": d.message.contact_id, "status": "active"}
+        if d.message.invoice_id is not None:
+            after["invoice_id"] = d.message.invoice_id
+        return self._noting.note(d, "create", "enrollment", entity_id(d), after=after)
+
+    def _stopped(
+        self, batch: Sequence[Delivery[StopEnrollment]], stopped: Mapping[tuple[str, UUID, UUID], UUID]
+    ) -> list[Note]:
+        """One for each enrolment that was stopped, also if it was asked for twice."""
+        notes: dict[UUID, Note] = {}
+        for d in batch:
+            command = d.message
+            id_ = stopped.get((d.tenant, UUID(command.campaign_id), UUID(command.contact_id)))
+            if id_ is not None:
+                after = {"status": "stopped", "stopped_reason": command.reason}
+                notes.setdefault(id_, self._noting.note(d, "update", "enrollment", id_, after=after))
+        return list(notes.values())
+
+    def _reached(self, d: Delivery[ReachGoal], reached: Reached) -> Note:
+        after = {"goal": "reached", "stopped": reached.stopped}
+        return self._noting.note(d, "update", "enrollment", reached.id, after=after)
+
+    def _many_started(self, d: Delivery[EnrollPage], count: int) -> list[Note]:
+        """A page of a bulk enrolment is one note: its rows carry the request's id as their cause."""
+        page = d.message
+        if not count:
+            return []
+        after = {"campaign_id": page.campaign_id, "enrolled": count}
+        return [self._noting.note(d, "enroll", "enrollment", page.bulk_id, after=after, said=page.said)]
+
+
+def _each(handle: Callable[[Delivery[Any]], Awaitable[Outcome]]) -> Callable[[Any], Awaitable[list[Outcome]]]:
+    """Handles a batch one by one."""
+
+    async def run(batch: list[Delivery[Any]]) -> list[Outcome]:
+        return [await handle(d) for d in batch]
+
+    return run
+
+
+#: What a page leaves to the next: the contacts that are named, or the contact after which it begins.
+Following = list[str] | UUID | None
+
+
+async def _ids_of(con: Connection, d: Delivery[EnrollPage]) -> tuple[list[UUID], Following, dict[str, int]]:
+    """The contacts of a page, what is left for the next, and how many it passes over, by reason."""
+    page = d.message
+    if page.contact_ids is not None:
+        return [UUID(id_) for id_ in page.contact_ids[:PAGE]], page.contact_ids[PAGE:] or None, {}
+    condition = Tagged(tag=page.tag) if page.tag is not None else page.condition
+    after = UUID(page.after) if page.after else None
+    found = await enrolling.page(con, d.tenant, UUID(page.campaign_id), after, condition, PAGE)
+    return found.ids, found.next, found.refused
+
+
+def _after(d: Delivery[EnrollPage], following: Following, count: int, left_out: Counter[str]) -> Outgoing:
+    """The next page, or the news that this was the last; `count` of this page are enrolled, others `left_out`."""
+    page = d.message
+    enrolled, refused = page.enrolled + count, dict(Counter(page.refused) + left_out)
+    if following is None:
+        done = EnrollmentBulkDone(id=page.bulk_id, campaign_id=page.campaign_id, enrolled=enrolled, refused=refused)
+        return Outgoing(done, d.tenant, f"{page.bulk_id}.completed", d.cause)
+    named = following if isinstance(following, list) else None
+    place = named[0] if named else str(following)
+    more = msgspec.structs.replace(
+        page, contact_ids=named, after=None if named else place, enrolled=enrolled, refused=refused
+    )
+    return Outgoing(more, d.tenant, f"{page.bulk_id}.{place}", d.cause)
+
+
+def _after_move(d: Delivery[MovePage], last: UUID | None, count: int) -> Outgoing:
+    """The next page of a move, or the news that this was the last."""
+    page = d.message
+    if last is None:
+        done = EnrollmentMoved(id=page.move_id, campaign_id=page.campaign_id, moved=count)
+        return Outgoing(done, d.tenant, f"{page.move_id}.moved", d.cause)
+    more = msgspec.structs.replace(page, after=str(last), moved=count)
+    return Outgoing(more, d.tenant, f"{page.move_id}.{last}", d.cause)
+
+
+def _completed(d: Delivery[MovePage], id_: UUID, contact_id: UUID) -> Outgoing:
+    event = EnrollmentCompleted(id=str(id_), campaign_id=d.message.campaign_id, contact_id=str(contact_id))
+    return Outgoing(event, d.tenant, f"{id_}.completed", d.cause)
+
+
+def goal_events(reached: Reached, cause: str) -> tuple[Outgoing, ...]:
+    """What is told of an enrolment that reached its goal."""
+    fields = {"id": str(reached.id), "campaign_id": str(reached.campaign_id), "contact_id": str(reached.contact_id)}
+    goal = EnrollmentGoalReached(**fields, reason="goal_reached")
+    told = [Outgoing(goal, reached.tenant, f"{reached.id}.goal_reached", cause)]
+    if reached.stopped:
+        stopped = EnrollmentStopped(**fields, reason="goal_reached")
+        told.append(Outgoing(stopped, reached.tenant, f"{reached.id}.stopped", cause))
+    return tuple(told)
 
 
 def _kind(delivery: Delivery[Message]) -> type[Message]:

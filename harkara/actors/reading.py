@@ -30,6 +30,15 @@ class Once(Generic[K, V]):
             return None
         return found[1]
 
+    def last(self, key: K) -> V | None:
+        """What was found last, however long ago."""
+        found = self._known.get(key)
+        return None if found is None else found[1]
+
+    def put(self, key: K, value: V) -> None:
+        """Remember what has become true just now."""
+        self._known[key] = (time.monotonic(), value)
+
     async def get(self, key: K) -> V:
         """What is known of the key, read if need be."""
         found = self.known(key)

@@ -1,44 +1,47 @@
 """Takes in what WhatsApp tells: statuses of our messages and messages to us.
 
-takes: `in.whatsapp`
-says: message.sent, .delivered, .read, .failed; reply.received; contact.opted_out; enrollment.stopped
+takes: `in.whatsapp`, `in.evolution`, `in.waha`
+says: message.sent, .delivered, .read, .failed, .queued; reply.received; contact.opted_out, .opted_in;
+      enrollment.stopped, .goal_reached; sender.connected, .disconnected; template.updated; publishes
+      `work.send.<sender>.utility` to confirm an opt-out
 retries: while the database is away
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from itertools import chain
+from typing import TYPE_CHECKING, ClassVar, Protocol
 from uuid import UUID
 
 import msgspec
 from loguru import logger
 
+from harkara.actors.halting import Refusal, halt_for
+from harkara.actors.hearing import hear
+from harkara.actors.librarian import updated_event
+from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_early
+from harkara.actors.releasing import became
+from harkara.actors.ticker import WAKE_SEND
 from harkara.bus.messages import Delivery, Outgoing
-from harkara.bus.outcomes import Done, Drop, Outcome
-from harkara.bus.schedule import Schedule
-from harkara.gateway.inbound import InboundMessage, StatusUpdate, parse
-from harkara.ids import uuid7, uuid7_for
+from harkara.bus.outcomes import Done, Drop, Outcome, Retry
+from harkara.bus.publisher import Publisher
+from harkara.bus.schedule import PATIENT, Schedule
+from harkara.gateway.errors import rule_for
+from harkara.gateway.inbound import UNREADABLE, StatusUpdate, TemplateUpdate, Webhook
+from harkara.gateway.reports import parse
+from harkara.ids import id_of
 from harkara.schemas import events
 from harkara.schemas.base import Message
 from harkara.schemas.work import Inbound
-from harkara.storage import enrolling, receiving
-from harkara.storage.receiving import FORWARD, Moved, NewReply, Receipt
+from harkara.storage import outbox, receiving, resting, templates, usage
+from harkara.storage.receiving import FORWARD, Moved, Receipt
+from harkara.storage.resting import Rest
 from harkara.storage.storage import Storage
+from harkara.storage.usage import priced
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
-
-#: Words that mean "write to me no more", as people type them; compared in lower case without punctuation.
-STOP_WORDS = frozenset(
-    word
-    for line in (
-        "stop, stopall, unsubscribe, opt out, optout, end, quit, cancel",
-        "arrêt, arret, désabonner, parar, pare, baja, cancelar, sair, abmelden, stopp, berhenti",
-        "стоп, отписаться, توقف, إلغاء, रोकें, रोको, बंद करो, बंद, நிறுத்து",
-    )
-    for word in line.split(", ")
-)
 
 _EVENTS: dict[str, type[events.MessageEvent]] = {
     "sent": events.MessageSent,
@@ -47,45 +50,96 @@ _EVENTS: dict[str, type[events.MessageEvent]] = {
     "failed": events.MessageFailed,
 }
 
+#: Who reports under which source, in words.
+GATEWAYS = {"whatsapp": "the Cloud API", "evolution": "the Evolution API", "waha": "WAHA"}
+
 #: The statuses of a message that WhatsApp took.
 _ARRIVED = ("sent", "delivered", "read")
 
 Key = tuple[str, UUID]
 
 
+class Counts(Protocol):
+    """Counts what comes in against the number's rate."""
+
+    async def came_in(self, messages: Sequence[tuple[str, str]]) -> None: ...
+
+
 class Receipts:
-    """Writes a batch of webhooks in one transaction: statuses all at once, replies one by one in their order."""
+    """Writes a batch of webhooks in one transaction: statuses all at once, then what contacts say, one by one."""
 
     name: ClassVar[str] = "receipts"
     takes: ClassVar[tuple[type[Message], ...]] = (Inbound,)
-    retries: ClassVar[Schedule] = Schedule.seconds(1, 5, 30, 120, 600, 3600, 21600)
+    retries: ClassVar[Schedule] = PATIENT
     batch: ClassVar[int] = 100
     in_flight: ClassVar[int] = 1
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(
+        self, storage: Storage, publisher: Publisher, counts: Counts | None = None, *, speed: float = 1.0
+    ) -> None:
+        self._storage, self._publisher, self._counts, self._speed = storage, publisher, counts, speed
 
     async def handle(self, batch: Sequence[Delivery[Inbound]]) -> Sequence[Outcome]:
         """Take in each webhook; one that isn't Meta's goes to the dead letters."""
-        parsed: list[tuple[list[StatusUpdate], list[InboundMessage]] | str] = []
-        for delivery in batch:
-            try:
-                parsed.append(parse(delivery.message.body))
-            except (msgspec.MsgspecError, KeyError, ValueError) as error:
-                parsed.append(f"not a webhook of the Cloud API: {error}")
-        told: list[list[Outgoing]] = [[] for _ in batch]
+        found = [_parsed(delivery) for delivery in batch]
+        good = [(d, webhook) for d, webhook in zip(batch, found, strict=True) if isinstance(webhook, Webhook)]
+        if self._counts is not None:
+            came = [(d.message.sender_id, f"+{m.phone}") for d, webhook in good for m in webhook.messages if m.phone]
+            await self._counts.came_in(came)
         async with self._storage.batch({d.tenant for d in batch}) as con:
-            good = [(i, batch[i], found) for i, found in enumerate(parsed) if not isinstance(found, str)]
-            moved = await _statuses(con, [(d, found[0]) for _, d, found in good])
-            for index, delivery, (statuses, messages) in good:
-                for status in statuses:
-                    told[index] += _status_events(delivery, status, moved)
-                for message in messages:
-                    told[index] += await _reply(con, delivery, message)
-        return [
-            Drop(found) if isinstance(found, str) else Done(tuple(events_))
-            for found, events_ in zip(parsed, told, strict=True)
-        ]
+            good = await recognised(con, good)
+            moved = await _statuses(con, [(d, webhook.statuses) for d, webhook in good])
+            await resting.rest(con, _rests(good, moved, self._speed))
+            heard = await hear(con, good, moved)
+            linked = await sessions(con, good)
+            changed = [await _templates(con, d, webhook.templates) for d, webhook in good]
+            await usage.count(con, [priced(m.tenant, m.month, m.pricing) for m in moved.values() if m.pricing])
+        for tenant, sender_id in {(one.tenant, one.sender_id) for one in heard.answers}:
+            self._publisher.wake(WAKE_SEND, f"{tenant} {sender_id} utility".encode())
+        if heard.later or any(webhook.templates for _, webhook in good):
+            self._publisher.wake(outbox.WAKE)
+        outcomes = iter(
+            _outcome(d, webhook, moved, [*chain(*news)])
+            for (d, webhook), *news in zip(good, heard.told, linked, changed, strict=True)
+        )
+        return [next(outcomes) if isinstance(webhook, Webhook) else webhook for webhook in found]
+
+
+async def _templates(con: Connection, d: Delivery[Inbound], updates: Sequence[TemplateUpdate]) -> list[Outgoing]:
+    """Write what became of templates; a status that is news is told."""
+    told: list[Outgoing] = []
+    sender_id = UUID(d.message.sender_id)
+    for one in updates:
+        if one.status is None:
+            await templates.set_quality(
+                con, d.tenant, sender_id, one.name, one.language, quality=one.quality, category=one.category
+            )
+        elif await became(con, d.tenant, sender_id, one.name, one.language, one.status, one.reason, d.cause or d.id):
+            told.append(
+                updated_event(
+                    d.tenant, sender_id, one.name, one.language, one.status, one.reason, d.id, d.cause or d.id
+                )
+            )
+    return told
+
+
+def _parsed(delivery: Delivery[Inbound]) -> Webhook | Drop:
+    try:
+        return parse(delivery.message.source, delivery.message.body, delivery.at)
+    except UNREADABLE as error:
+        return Drop(f"not a webhook of {GATEWAYS.get(delivery.message.source, 'a gateway')}: {error}")
+
+
+def _outcome(
+    d: Delivery[Inbound], webhook: Webhook, moved: dict[tuple[str, str], Moved], told: Iterable[Outgoing]
+) -> Outcome:
+    if too_early(d, webhook, moved):
+        return Retry("the answer that names its message is not written yet", TOO_EARLY_AGAIN, counts=False)
+    return Done((*_told(d, webhook, moved), *told))
+
+
+def _told(d: Delivery[Inbound], webhook: Webhook, moved: dict[tuple[str, str], Moved]) -> list[Outgoing]:
+    return [told for status in webhook.statuses for told in _status_events(d, status, moved)]
 
 
 async def _statuses(
@@ -104,7 +158,32 @@ async def _statuses(
             key = (d.tenant, id_)
             receipts[key] = merge(receipts.get(key), id_, d.tenant, status)
     moved = await receiving.receive(con, [receipts[key] for key in sorted(receipts, key=lambda key: key[1])])
+    await halt_for(
+        con, [_refusal(d, s, _ours(s) or known.get((d.tenant, s.wamid))) for d, s in updates if s.error_code]
+    )
     return {(m.tenant, receipts[m.tenant, m.id].wamid): m for m in moved}
+
+
+def _refusal(d: Delivery[Inbound], status: StatusUpdate, id_: UUID | None) -> tuple[Refusal, UUID | None]:
+    code = status.error_code or 0
+    rule, reason = rule_for(code), status.error or f"error {code}"
+    return Refusal(
+        d.tenant, UUID(d.message.sender_id), rule, code, reason, rule.wait(1), cause=d.cause or d.id, at=status.at
+    ), id_
+
+
+def _rests(
+    found: Iterable[tuple[Delivery[Inbound], Webhook]], moved: dict[tuple[str, str], Moved], speed: float
+) -> list[Rest]:
+    """The contacts whom WhatsApp kept marketing from, because they have had enough of it for now."""
+    refused = [(d.tenant, status) for d, webhook in found for status in webhook.statuses if status.error_code]
+    return [
+        Rest(tenant, message.contact_id, status.at + rest / speed)
+        for tenant, status in refused
+        if (rest := rule_for(status.error_code or 0).rest)
+        and (message := moved.get((tenant, status.wamid)))
+        and message.contact_id is not None
+    ]
 
 
 def merge(before: Receipt | None, id_: UUID, tenant: str, status: StatusUpdate) -> Receipt:
@@ -135,7 +214,7 @@ def further(one: str, other: str) -> str:
 
 def _ours(status: StatusUpdate) -> UUID | None:
     try:
-        return UUID(status.opaque) if status.opaque else None
+        return id_of(status.opaque) if status.opaque else None
     except ValueError:
         return None
 
@@ -172,68 +251,6 @@ def _status_event(tenant: str, kind: type[events.MessageEvent], name: str, messa
         wamid=message.wamid,
         reason=message.reason if name == "failed" else None,
         error_code=message.error_code if name == "failed" else None,
+        variant=message.variant,
     )
     return Outgoing(event, tenant, f"{message.id}.{name}", message.cause)
-
-
-async def _reply(con: Connection, d: Delivery[Inbound], message: InboundMessage) -> list[Outgoing]:
-    """Write a message to us, and do what it asks for."""
-    sender_id = UUID(d.message.sender_id)
-    phone = f"+{message.phone.removeprefix('+')}" if message.phone else None
-    if phone is None and message.user_id is None:
-        logger.warning("a message to {} names no sender at all (wamid {})", d.tenant, message.wamid)
-        return []
-    contact_id = await receiving.contact_for(con, d.tenant, phone, message.user_id, message.name, uuid7())
-    conversation_id = await receiving.conversation_for(con, d.tenant, contact_id, sender_id, message.at, uuid7())
-    id_ = uuid7_for(message.at, d.tenant, message.wamid)
-    payload = msgspec.json.encode(message.payload).decode()
-    new = NewReply(
-        id_,
-        d.tenant,
-        sender_id,
-        contact_id,
-        conversation_id,
-        message.wamid,
-        message.type,
-        message.text,
-        payload,
-        message.context_wamid,
-        message.at,
-    )
-    await receiving.reply(con, new)
-    event = events.ReplyReceived(
-        id=str(id_),
-        contact_id=str(contact_id),
-        sender_id=str(sender_id),
-        conversation_id=str(conversation_id),
-        type=message.type,
-        text=message.text,
-    )
-    return [
-        Outgoing(event, d.tenant, f"{id_}.received", d.cause or d.id),
-        *await _consequences(con, d, contact_id, message),
-    ]
-
-
-async def _consequences(
-    con: Connection, d: Delivery[Inbound], contact_id: UUID, message: InboundMessage
-) -> list[Outgoing]:
-    """A reply stops the campaigns that say so; a request to stop stops all of them, for good."""
-    told: list[Outgoing] = []
-    reason = "opt_out" if asks_to_stop(message.text) else "reply"
-    if message.type == "reaction":
-        return told
-    if reason == "opt_out" and await receiving.opt_out(con, d.tenant, contact_id, message.at, "asked"):
-        gone = events.ContactOptedOut(id=str(contact_id), reason="asked")
-        told.append(Outgoing(gone, d.tenant, f"{contact_id}.opted_out.{message.wamid}", d.cause or d.id))
-    for row in await enrolling.stop_contacts(con, [(d.tenant, contact_id, reason)]):
-        stopped = events.EnrollmentStopped(
-            id=str(row[0]), campaign_id=str(row[2]), contact_id=str(row[3]), reason=row[4]
-        )
-        told.append(Outgoing(stopped, d.tenant, f"{row[0]}.stopped", d.cause or d.id))
-    return told
-
-
-def asks_to_stop(text: str | None) -> bool:
-    """Whether somebody asks to hear nothing more: the whole message is one of the usual words."""
-    return text is not None and text.strip().strip(".!?,;:\"'«»").casefold().strip() in STOP_WORDS

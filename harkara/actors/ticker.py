@@ -12,23 +12,29 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+from uuid import UUID
 
 from loguru import logger
 
+from harkara.actors.attempts import attempt_of, said
+from harkara.actors.deferrals import deferred_event
+from harkara.actors.steps import Steps
 from harkara.bus.errors import BusError
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Outcome
 from harkara.bus.publisher import Publisher
 from harkara.bus.schedule import Schedule
 from harkara.bus.tasks import end
+from harkara.policy import quiet_hours
 from harkara.schemas.base import Message
 from harkara.schemas.commands import Lane
 from harkara.schemas.work import DueTick, Send
-from harkara.storage import due
+from harkara.storage import deferring, due
+from harkara.storage.deferring import Deferral
 from harkara.storage.due import DueStep
+from harkara.storage.sending import Attempt
 from harkara.storage.storage import Storage
 from harkara.templating import variables
 
@@ -56,20 +62,22 @@ WAKE_AGAIN = timedelta(seconds=2)
 MONTHS_EVERY_S = 6 * 3600.0
 MONTHS_AHEAD = 3
 
+#: Idempotency-Keys that count no more are deleted so many at once, now and then, and soon again if there are more.
+KEYS, KEYS_EVERY_S, KEYS_REST_S = 5000, 600.0, 1.0
+
 WAKE_DUE = "sys.wake.due"
 WAKE_SEND = "sys.wake.send"
 
 LANE: Lane = "marketing"
 
 
-@dataclass(order=True, slots=True)
-class Held:
-    """A claimed step in its timer."""
+class Held(NamedTuple):
+    """A claimed step in its timer; two are compared by time and order, and no two have the same order."""
 
-    due_at: datetime
+    leaves_at: datetime
     order: int
-    step: DueStep = field(compare=False)
-    outgoing: Outgoing = field(compare=False)
+    step: DueStep
+    outgoing: Outgoing
 
 
 class Ticker:
@@ -83,9 +91,10 @@ class Ticker:
 
     def __init__(self, storage: Storage, publisher: Publisher) -> None:
         self._storage, self._publisher = storage, publisher
+        self._steps = Steps(storage)
         self._held: list[Held] = []
         self._order = 0
-        self._published: deque[tuple[datetime, due.Waiting]] = deque()
+        self._published: deque[tuple[datetime, list[due.Leased]]] = deque()
         self._claim_wanted, self._timer_changed = asyncio.Event(), asyncio.Event()
         self._woken: dict[tuple[str, str], datetime] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -93,15 +102,14 @@ class Ticker:
     async def start(self) -> None:
         """Start the timers and catch up with what fell due while nobody was here."""
         await self._publisher.subscribe_wake(WAKE_DUE, self._on_wake)
-        self._tasks = [
-            asyncio.create_task(loop()) for loop in (self._claiming, self._publishing, self._holding, self._months)
-        ]
+        loops = (self._claiming, self._publishing, self._holding, self._months, self._keys)
+        self._tasks = [asyncio.create_task(loop()) for loop in loops]
         self._claim_wanted.set()
 
     async def stop(self) -> None:
         """Stop, and give what is still in a timer back, so that another process sends it on time."""
         await asyncio.gather(*map(end, self._tasks))
-        held = [_waiting(one.step) for one in self._held]
+        held = [_leased(one.step) for one in self._held]
         self._held.clear()
         try:
             await due.release(self._storage, held)
@@ -132,20 +140,53 @@ class Ticker:
 
     async def _claim_once(self) -> int:
         claimed, steps = await due.claim(self._storage, CLAIM, HORIZON, LEASE)
+        quiet: list[tuple[DueStep, datetime]] = []
+        early: list[due.Leased] = []
+        now = datetime.now(UTC)
+        # A claim after a pause is new work for the same message: its id alone would be taken for a duplicate.
+        claim = int(now.timestamp() * 1000)
         for step in steps:
-            if step.phone is None:
+            if step.leaves_at > now + LEASE:
+                early.append(_leased(step))
+            elif step.phone is None:
                 logger.warning("enrolment {} of {} waits: its contact has no phone", step.enrollment_id, step.tenant)
-                continue
-            self._order += 1
-            heapq.heappush(self._held, Held(step.due_at, self._order, step, _send(step, step.phone)))
+            elif (until := _quiet_until(step, step.phone, now)) is not None:
+                quiet.append((step, until))
+            else:
+                self._order += 1
+                heapq.heappush(self._held, Held(step.leaves_at, self._order, step, _send(step, step.phone, claim)))
         if steps:
             self._timer_changed.set()
+        # A timer that outlasts its lease would be set again and again, until there is no room for what others have due.
+        await due.release(self._storage, early)
+        if quiet:
+            await self._defer(quiet)
         return claimed
+
+    async def _defer(self, quiet: Sequence[tuple[DueStep, datetime]]) -> None:
+        """Steps that fall into quiet hours wait where they are: they cost their number's queue and budget nothing."""
+        deferrals = [
+            Deferral(await self._attempt(step, step.phone or ""), until, "quiet_hours") for step, until in quiet
+        ]
+        async with self._storage.batch({one.attempt.tenant for one in deferrals}) as con:
+            written = await deferring.defer(con, deferrals)
+        told = [deferred_event(one) for one in deferrals if one.attempt.message_id in written]
+        answers = await self._publisher.publish_many(told)
+        if failed := [answer for answer in answers if isinstance(answer, BusError)]:
+            logger.warning("{} messages were deferred and could not be told of: {}", len(failed), failed[0])
+
+    async def _attempt(self, step: DueStep, phone: str) -> Attempt:
+        """The message as it waits; what it says is what it would say now."""
+        work = _work(step, phone)
+        found = await self._steps.get(step.tenant, UUID(step.step_id))
+        variant = found.variant(UUID(step.contact_id)) if found and found.variants else None
+        # Compressed time ends no message here: whether it is too late is judged when it leaves.
+        return attempt_of(step.tenant, step.cause, work, said(work, found, variant), found, variant, speed=1.0)
 
     async def _publishing(self) -> None:
         while True:
             self._timer_changed.clear()
-            wait = (self._held[0].due_at - datetime.now(UTC)).total_seconds() if self._held else None
+            wait = (self._held[0].leaves_at - datetime.now(UTC)).total_seconds() if self._held else None
             if wait is None or wait > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
@@ -153,7 +194,7 @@ class Ticker:
                 continue
             now = datetime.now(UTC)
             ready: list[Held] = []
-            while self._held and self._held[0].due_at <= now and len(ready) < CLAIM:
+            while self._held and self._held[0].leaves_at <= now and len(ready) < CLAIM:
                 ready.append(heapq.heappop(self._held))
             try:
                 await self._publish(ready, now)
@@ -170,7 +211,7 @@ class Ticker:
             # Their leases end and they are claimed again: nothing is lost, and the broker gets a pause.
             logger.warning("{} due steps wait for the broker: {}", len(failed), failed[0][1])
         lost = {one.order for one, _ in failed}
-        self._published.extend((now, _waiting(one.step)) for one in ready if one.order not in lost)
+        self._published.append((now, [_leased(one.step) for one in ready if one.order not in lost]))
 
     def _wake_numbers(self, ready: list[Held], now: datetime) -> None:
         """Tell the senders which numbers have work, once in a while for each."""
@@ -187,9 +228,9 @@ class Ticker:
         while True:
             await asyncio.sleep(1)
             until = datetime.now(UTC) - BACKLOG_AFTER
-            old: list[due.Waiting] = []
+            old: list[due.Leased] = []
             while self._published and self._published[0][0] <= until and len(old) < 10 * CLAIM:
-                old.append(self._published.popleft()[1])
+                old += self._published.popleft()[1]
             try:
                 await due.hold(self._storage, old, BACKLOG_LEASE)
             except asyncio.CancelledError:
@@ -209,14 +250,35 @@ class Ticker:
                 logger.warning("the months to come could not be made ready, trying again: {}", error)
             await asyncio.sleep(MONTHS_EVERY_S)
 
+    async def _keys(self) -> None:
+        """Delete the Idempotency-Keys that count no more, a few at a time so that nobody waits for it."""
+        while True:
+            gone = 0
+            try:
+                gone = await due.forget_keys(self._storage, KEYS)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # they do no harm meanwhile: an old key counts as none
+                logger.warning("old idempotency keys could not be deleted, trying again: {}", error)
+            await asyncio.sleep(KEYS_EVERY_S if gone < KEYS else KEYS_REST_S)
 
-def _waiting(step: DueStep) -> due.Waiting:
-    return step.tenant, step.enrollment_id, step.message_id
+
+def _leased(step: DueStep) -> due.Leased:
+    return step.tenant, step.enrollment_id, step.leased_until
 
 
-def _send(step: DueStep, phone: str) -> Outgoing:
+def _quiet_until(step: DueStep, phone: str, now: datetime) -> datetime | None:
+    """Until when it is quiet where the contact lives, at the time at which the step would leave."""
+    if step.quiet_hours is None:
+        return None
+    zone = quiet_hours.zone_of(step.timezone, phone, step.tenant_timezone)
+    return quiet_hours.quiet_until(max(now, step.leaves_at), quiet_hours.read(step.quiet_hours), zone)
+
+
+def _work(step: DueStep, phone: str) -> Send:
     attributes: dict[str, Any] = step.attributes
-    work = Send(
+    invoice = None if step.invoice is None else step.invoice.variables(step.tenant_timezone)
+    return Send(
         message_id=step.message_id,
         sender_id=step.sender_id,
         lane=LANE,
@@ -227,8 +289,10 @@ def _send(step: DueStep, phone: str) -> Outgoing:
         campaign_id=step.campaign_id,
         step_id=step.step_id,
         step=step.step,
-        variables=variables(name=step.name, phone=phone, locale=step.locale, attributes=attributes),
+        variables=variables(name=step.name, phone=phone, locale=step.locale, attributes=attributes, invoice=invoice),
+        invoice_id=step.invoice_id,
     )
-    # A claim after a pause is new work for the same message, so the message's id alone would be taken for a duplicate.
-    claim = int(datetime.now(UTC).timestamp() * 1000)
-    return Outgoing(work, step.tenant, f"{step.message_id}.{claim}", step.cause)
+
+
+def _send(step: DueStep, phone: str, claim: int) -> Outgoing:
+    return Outgoing(_work(step, phone), step.tenant, f"{step.message_id}.{claim}", step.cause)

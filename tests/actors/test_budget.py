@@ -3,10 +3,14 @@
 import asyncio
 import time
 import uuid
+from datetime import timedelta
 
+import pytest
 from redis.asyncio import Redis
 
+from harkara.actors import budget
 from harkara.actors.budget import Budgets
+from harkara.storage import redis_keys
 
 
 async def taken_within(budgets: list[Budgets], number: str, rate: float, seconds: float) -> int:
@@ -73,6 +77,25 @@ async def test_a_held_number_gives_nothing_away_in_any_process(redis_url: str) -
         await budgets.close()
     for client in clients:
         await client.aclose()
+
+
+async def test_whose_turn_never_comes_waits_elsewhere_and_gives_its_place_to_others(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "TURN_PATIENCE", timedelta(milliseconds=20))
+    monkeypatch.setattr(budget, "LOOK_AGAIN_S", 0.05)
+    client = Redis.from_url(redis_url)
+    budgets, held, free = Budgets(client), uuid.uuid4().hex, uuid.uuid4().hex
+    await budgets.hold(held, 60)
+    waiting = [budgets.acquire(held, 1000, lane) for lane in ("marketing", "otp", "marketing")]
+    ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+    assert [type(one) for one in ended] == [TimeoutError] * 3
+    await budgets.acquire(free, 1000, "marketing")
+    await client.delete(redis_keys.hold(held))
+    monkeypatch.setattr(budget, "TURN_PATIENCE", timedelta(minutes=2))
+    await asyncio.wait_for(budgets.acquire(held, 1000, "marketing"), 20)
+    await budgets.close()
+    await client.aclose()
 
 
 async def test_messages_go_on_at_their_rate_while_redis_is_away() -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 from enrolled import Enrolled, enrolled
 from support import Database, NewTenant
 
-from harkara.actors import sender
 from harkara.actors.numbers import Number
 from harkara.actors.sender import Sender
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.protocol import Accepted, Credentials
 from harkara.schemas.work import Send
+from harkara.storage import sending
 from harkara.storage.models import Message
 from harkara.storage.storage import Storage
 
@@ -31,8 +31,8 @@ class Unheard(Storage):
     after, before = 0, 0
 
     @asynccontextmanager
-    async def batch(self, of: Iterable[str]) -> AsyncGenerator[Any]:
-        async with super().batch(of) as con:
+    async def batch(self, of: Iterable[str], *more: str) -> AsyncGenerator[Any]:
+        async with super().batch(of, *more) as con:
             yield con
             if self.before:
                 self.before -= 1
@@ -56,10 +56,7 @@ class World:
         """The last that happens before the intent."""
         self._break(self.at_intent)
 
-    def encode(self, *_: Any) -> bytes:
-        return b"{}"
-
-    async def send_encoded(self, *_: Any) -> Accepted:
+    async def send(self, *_: Any, **__: Any) -> Accepted:
         """The last that happens before the result."""
         self.taken += 1
         self._break(self.at_result)
@@ -118,14 +115,11 @@ async def test_a_result_is_written_and_told_whole(unheard: Unheard, new_tenant: 
     await _is_done(world, one, await _send(world, one))
 
 
-async def test_a_number_that_is_held_for_long_fails_nothing(
-    unheard: Unheard, new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_number_that_is_held_for_long_fails_nothing(unheard: Unheard, new_tenant: NewTenant) -> None:
     class Held(World):
         async def acquire(self, *_: Any) -> None:
-            await asyncio.Event().wait()
+            raise TimeoutError("its turn has not come")
 
-    monkeypatch.setattr(sender, "TURN_PATIENCE", timedelta(milliseconds=10))
     one, world = await enrolled(unheard, await new_tenant()), Held(unheard)
     outcome = await _send(world, one)
     assert isinstance(outcome, Retry)
@@ -142,12 +136,42 @@ async def test_work_that_comes_again_is_told_again_and_not_done(unheard: Unheard
 
 
 async def test_the_end_of_a_transaction_can_be_asked_for(unheard: Unheard, new_tenant: NewTenant) -> None:
-    ask = "select pg_current_xact_id()::text"
+    tenant, ask = await new_tenant(), "select pg_current_xact_id()::text"
+
+    async def there(_: Any) -> bool:
+        return True
+
+    async def gone(_: Any) -> bool:
+        return False
+
     async with unheard.anonymous() as con:
         kept = await con.fetchval(ask)
     async with unheard.anonymous() as con:
         lost = await con.fetchval(ask)
         await con.execute("rollback")
-    assert await unheard.committed(kept)
-    assert not await unheard.committed(lost)
-    assert not await unheard.committed(str(2**40))  # one that a crash has made the server forget
+    assert await unheard.committed(kept, tenant, there)
+    assert not await unheard.committed(kept, tenant, gone)
+    assert not await unheard.committed(lost, tenant, there)
+    assert not await unheard.committed(str(2**40), tenant, there)  # one that a crash has made the server forget
+
+
+async def test_another_transaction_of_the_same_number_is_none_of_ours(
+    unheard: Unheard, new_tenant: NewTenant, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash the number of what was lost is given away: whoever has it then is committed, and we are not."""
+    one, world = await enrolled(unheard, await new_tenant()), World(unheard, at_intent="before")
+    intend, numbers = sending.intend, list[str]()
+
+    async def renumbered(con: Any, intents: Any) -> tuple[set[UUID], str | None]:
+        written, _ = await intend(con, intents)
+        numbers.append(await admin.fetchval("select pg_current_xact_id()::text"))
+        return written, numbers[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sending, "intend", renumbered)
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+            await _send(world, one)
+    assert numbers
+    assert world.taken == 0, "it left without an intent"
+    world.at_intent = ""
+    await _is_done(world, one, await _send(world, one))

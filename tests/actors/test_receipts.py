@@ -1,4 +1,4 @@
-"""Statuses move forward only, whatever order they come in; words that stop."""
+"""Statuses move forward only, whatever order they come in."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from harkara.actors.receipts import asks_to_stop, further, merge
+from harkara.actors.receipts import further, merge
 from harkara.gateway.inbound import StatusUpdate
 from harkara.storage.receiving import Receipt
 
@@ -62,13 +62,3 @@ def test_the_first_time_of_a_repeated_status_stays() -> None:
 )
 def test_the_later_status_wins(one: str, other: str, result: str) -> None:
     assert further(one, other) == further(other, one) == result
-
-
-@pytest.mark.parametrize("text", ["STOP", " stop. ", "Stop!", "unsubscribe", "बंद करो", "Отписаться"])
-def test_words_that_stop(text: str) -> None:
-    assert asks_to_stop(text)
-
-
-@pytest.mark.parametrize("text", ["don't stop", "the bus stop", "", None, "ok"])
-def test_words_that_do_not(text: str | None) -> None:
-    assert not asks_to_stop(text)

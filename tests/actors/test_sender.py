@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from harkara.actors.gate import ATTEMPT_EXPIRES
-from harkara.actors.sender import MOST_TRIES, UNREACHABLE_CEILING, Again, Finish, decide
+from harkara.actors.sender import MOST_TRIES, STOPPED_WAIT, UNREACHABLE_CEILING, Again, Finish, decide
 from harkara.app import GATEWAY_ANSWER, GATEWAY_CONNECT
-from harkara.gateway.errors import RULES, Action, Scope, rule_for
+from harkara.gateway.errors import RULES, Action, rule_for
 from harkara.gateway.protocol import Accepted, NotSent, Refused, Unknown
+from harkara.policy.gate import ATTEMPT_EXPIRES
 
 
 def refused(code: int, **more: timedelta) -> Refused:
@@ -44,19 +44,19 @@ def test_every_refusal_ends_or_waits_as_its_rule_says(code: int) -> None:
         case Action.RETRY | Action.BACK_OFF:
             assert isinstance(decision, Again)
             assert decision.after > timedelta(0)
-        case Action.STOP if rule.scope in (Scope.TEMPLATE, Scope.FLOW, Scope.RECIPIENT):
-            assert isinstance(decision, Finish)
-        case Action.STOP:
+        case Action.STOP if rule.waits:
             assert isinstance(decision, Again)
-            assert decision.pause
+            assert decision.after == STOPPED_WAIT
+        case Action.STOP:
+            assert isinstance(decision, Finish)
 
 
 def test_a_limit_of_the_number_holds_the_number_and_a_limit_of_a_pair_does_not() -> None:
     number, pair = decide(refused(130429), 1), decide(refused(131056), 1)
     assert isinstance(number, Again)
-    assert number.hold
+    assert not number.alone
     assert isinstance(pair, Again)
-    assert not pair.hold
+    assert pair.alone
 
 
 def test_the_gateways_own_wait_counts_more_than_the_table() -> None:

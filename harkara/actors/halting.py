@@ -1,0 +1,104 @@
+"""What a refusal stops besides its message: the one place where the table of errors reaches beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+from loguru import logger
+from msgspec.structs import replace
+
+from harkara.actors import releasing
+from harkara.gateway.errors import Action, Rule, Scope
+from harkara.ids import uuid7
+from harkara.schemas.reasons import GATEWAY
+from harkara.storage import halting, templates
+from harkara.storage.halting import Bad
+
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
+
+#: A rest that is shorter is kept in Redis alone; a longer one is on the number's row too, for people to see.
+SHOWN = timedelta(seconds=30)
+
+#: Scopes that are about numbers, and which of them about all numbers of an account. Credentials are the number's own:
+#: whether another number's are bad as well, that one finds out.
+OF_NUMBERS = frozenset({Scope.NUMBER, Scope.WABA, Scope.ACCOUNT, Scope.APP})
+OF_ACCOUNT = frozenset({Scope.WABA, Scope.ACCOUNT})
+
+_TODO = "see to what the reason says, then POST /senders/{id}/resume"
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """What the gateway said no to, at once or in a status: for which number, and with which template, if with any."""
+
+    tenant: str
+    sender_id: UUID
+    rule: Rule
+    code: int
+    reason: str
+    wait: timedelta
+    template: tuple[str, str] | None = None
+    cause: str = ""
+    at: datetime | None = None
+
+
+def reaches_further(rule: Rule, wait: timedelta) -> bool:
+    """Whether a refusal by this rule stops more than its message, or has to be told to people."""
+    if rule.action is Action.STOP:
+        return rule.scope in OF_NUMBERS or rule.scope in (Scope.TEMPLATE, Scope.FLOW)
+    return rule.action is Action.BACK_OFF and rule.scope in OF_NUMBERS and (rule.alert or wait >= SHOWN)
+
+
+async def halt(con: Connection, refusal: Refusal) -> list[UUID]:
+    """Stop what the refusal is about, and nothing else; tell it once. Returns the numbers that don't send now."""
+    rule, words = refusal.rule, GATEWAY.get(refusal.code)
+    bad = Bad(
+        rule.scope.value,
+        refusal.reason,
+        words.todo if words else _TODO,
+        refusal.code,
+        of_account=rule.scope in OF_ACCOUNT or (rule.scope is Scope.APP and rule.action is Action.BACK_OFF),
+        at=refusal.at,
+    )
+    where = (con, refusal.tenant, refusal.sender_id)
+    if rule.action is Action.BACK_OFF:
+        halted = await halting.hold(*where, bad, refusal.wait, refusal.cause, alert=rule.alert)
+    elif rule.scope in OF_NUMBERS:
+        halted = await halting.pause(*where, bad, refusal.cause)
+    else:
+        return await _template(con, refusal, bad)
+    if halted:
+        logger.error("numbers {} of {} are stopped: {}", [str(id_) for id_ in halted], refusal.tenant, refusal.reason)
+    return halted
+
+
+async def halt_for(con: Connection, refusals: Sequence[tuple[Refusal, UUID | None]]) -> None:
+    """The same for refusals that statuses tell of, each with its message as far as that is known."""
+    for refusal, message_id in refusals:
+        if not reaches_further(refusal.rule, refusal.wait):
+            continue
+        if message_id is not None and refusal.rule.scope in (Scope.TEMPLATE, Scope.FLOW):
+            template = await halting.template_of(con, refusal.tenant, message_id)
+            await halt(con, replace(refusal, template=template))
+        else:
+            await halt(con, refusal)
+
+
+async def _template(con: Connection, refusal: Refusal, bad: Bad) -> list[UUID]:
+    """A template or a flow is stopped: every other message of the number goes on."""
+    if refusal.template is None:
+        return []
+    name, language = refusal.template
+    where, alert = (con, refusal.tenant, refusal.sender_id, name, language), uuid7()
+    if refusal.rule.scope is Scope.TEMPLATE:
+        status = "paused" if refusal.rule.waits else "disabled"
+        if not await releasing.became(*where, status, refusal.reason, refusal.cause):
+            return []
+        await templates.alerted(*where, alert)
+    told = (con, refusal.tenant, alert, "paused", bad, refusal.cause)
+    await halting.tell(*told, sender_ids=[refusal.sender_id], template=f"{name}/{language}")
+    return []

@@ -1,0 +1,303 @@
+"""What contacts say to us: kept as replies in conversations, and what they ask for done: part of the receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+from loguru import logger
+
+from harkara.actors.enrollment import goal_events
+from harkara.bus.messages import Delivery, Outgoing
+from harkara.gateway.inbound import Changed, File, InboundMessage, Preference, StatusUpdate, Webhook
+from harkara.ids import uuid7, uuid7_for
+from harkara.keywords import Ask, asked
+from harkara.schemas import events
+from harkara.schemas.base import Message
+from harkara.schemas.commands import Lane
+from harkara.schemas.content import Content
+from harkara.schemas.keywords import Keywords
+from harkara.schemas.work import FetchMedia, Inbound, Send
+from harkara.storage import dispatching, enrolling, goals, holding, media, opting, outbox, receiving
+from harkara.storage.dispatching import NewMessage
+from harkara.storage.media import NewMedia
+from harkara.storage.opting import STOPS_CAMPAIGNS, Word
+from harkara.storage.receiving import Moved, NewReply
+
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
+
+#: What answers nothing, stops nothing and opens no conversation again: a thumb up, and news of WhatsApp's own.
+ASIDE = frozenset({"reaction", "system"})
+
+#: WhatsApp's refusal of marketing to somebody who turned it off there: we did not hear of it, or not yet.
+MARKETING_REFUSED = 131050
+
+#: The lane in which it is confirmed that an opt-out was heard.
+CONFIRMED_IN: Lane = "utility"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A confirmation that waits for its number."""
+
+    tenant: str
+    sender_id: str
+
+
+@dataclass(slots=True)
+class Heard:
+    """What is to be told of each delivery, in order, and the numbers that have something to send."""
+
+    told: list[list[Outgoing]] = field(default_factory=list[list[Outgoing]])
+    answers: list[Answer] = field(default_factory=list[Answer])
+    #: Something is in the outbox, to be told once this is committed.
+    later: bool = False
+
+
+async def hear(
+    con: Connection, webhooks: Sequence[tuple[Delivery[Inbound], Webhook]], moved: Mapping[tuple[str, str], Moved]
+) -> Heard:
+    """Write what contacts say, in the order in which it came, and do what they ask for.
+
+    `moved` is what is known of the messages whose statuses came, by (tenant, wamid).
+    """
+    heard = Heard()
+    spoken = [(d, webhook) for d, webhook in webhooks if webhook.messages or webhook.preferences]
+    words = await receiving.keywords(con, {d.tenant for d, _ in spoken}) if spoken else {}
+    for d, webhook in webhooks:
+        said, told = _Said(con, d, words.get(d.tenant, "{}"), heard), list[Outgoing]()
+        for message in webhook.messages:
+            told += await said.message(message)
+        for preference in webhook.preferences:
+            told += await said.preference(preference)
+        for status in webhook.statuses:
+            if status.error_code == MARKETING_REFUSED and (message_ := moved.get((d.tenant, status.wamid))):
+                told += await said.refused(message_, status)
+        heard.told.append(told)
+    await holding.release(con, [(d.tenant, word) for d, _ in spoken if (word := as_uuid(d.id))])
+    return heard
+
+
+class _Said:
+    """What contacts say in one webhook."""
+
+    def __init__(self, con: Connection, d: Delivery[Inbound], keywords: str, heard: Heard) -> None:
+        self._con, self._d, self._keywords, self._heard = con, d, keywords, heard
+
+    async def message(self, message: InboundMessage) -> list[Outgoing]:
+        """Write a message to us, and do what it asks for."""
+        contact_id = await self._contact(message)
+        if contact_id is None:
+            return []
+        new, is_new = await self._reply(contact_id, message)
+        if is_new and message.changed is not None:
+            await self._renumber(contact_id, message.changed)
+        event = events.ReplyReceived(
+            id=str(new.id),
+            contact_id=str(contact_id),
+            sender_id=self._d.message.sender_id,
+            conversation_id=str(new.conversation_id),
+            type=message.type,
+            text=message.text,
+        )
+        told = [self._outgoing(event, f"{new.id}.received")]
+        if message.file is not None:
+            told.append(await self._keep(new, message.file))
+        if message.type in ASIDE:
+            return told
+        return [*told, *await self._consequences(contact_id, message, is_new=is_new)]
+
+    async def _keep(self, reply: NewReply, file: File) -> Outgoing:
+        """Have a file fetched before the gateway forgets it."""
+        id_ = uuid7_for(reply.received_at, self._d.tenant, reply.wamid, "media")
+        mime_type = file.mime_type[:255] if file.mime_type else None
+        new = NewMedia(id_, self._d.tenant, reply.id, reply.contact_id, file.id, mime_type, file.filename)
+        await media.add(self._con, new)
+        work = FetchMedia(media_id=str(id_), sender_id=str(reply.sender_id), gateway_id=file.id)
+        return self._outgoing(work, f"{id_}.fetch")
+
+    async def _renumber(self, contact_id: UUID, changed: Changed) -> None:
+        """It is the same person, with all that was said, agreed and opted out of."""
+        phone = f"+{changed.phone.removeprefix('+')}" if changed.phone else None
+        if not await receiving.renumber(self._con, self._d.tenant, contact_id, phone, changed.user_id):
+            logger.bind(tenant=self._d.tenant, contact=str(contact_id)).warning(
+                "A contact has a new number that is another contact's already: merge the two"
+            )
+
+    async def preference(self, preference: Preference) -> list[Outgoing]:
+        """What somebody set in WhatsApp itself."""
+        contact_id = await self._contact(preference)
+        if contact_id is None:
+            return []
+        word = Word("marketing", preference.out, preference.at, "preferences")
+        told = await self._opt(contact_id, word, f"{int(preference.at.timestamp())}")
+        if word.out:
+            await self._stop(contact_id, "opt_out")
+        return told
+
+    async def refused(self, message: Moved, status: StatusUpdate) -> list[Outgoing]:
+        """WhatsApp kept marketing from somebody who turned it off there."""
+        if message.contact_id is None:
+            return []
+        word = Word("marketing", True, status.at, "whatsapp")
+        told = await self._opt(message.contact_id, word, status.wamid)
+        if told:
+            await self._stop(message.contact_id, "opt_out")
+        return told
+
+    async def _contact(self, who: InboundMessage | Preference) -> UUID | None:
+        """The contact who says it; made if there is none."""
+        phone = f"+{who.phone.removeprefix('+')}" if who.phone else None
+        if phone is None and who.user_id is None:
+            logger.warning("somebody writes to {} without saying who it is", self._d.tenant)
+            return None
+        return await receiving.contact_for(self._con, self._d.tenant, phone, who.user_id, who.name, uuid7())
+
+    async def _reply(self, contact_id: UUID, message: InboundMessage) -> tuple[NewReply, bool]:
+        """The reply, and whether it was not there before."""
+        tenant, sender_id = self._d.tenant, UUID(self._d.message.sender_id)
+        conversation_id = await receiving.conversation_for(
+            self._con, tenant, contact_id, sender_id, message.at, uuid7()
+        )
+        new = NewReply(
+            uuid7_for(message.at, tenant, message.wamid),
+            tenant,
+            sender_id,
+            contact_id,
+            conversation_id,
+            message.wamid,
+            message.type,
+            message.text,
+            msgspec.json.encode(storable(message.payload)).decode(),
+            message.context_wamid,
+            message.at,
+        )
+        to = await receiving.answered(self._con, new)
+        return new, await receiving.reply(self._con, new, to, reopens=message.type not in ASIDE)
+
+    async def _consequences(self, contact_id: UUID, message: InboundMessage, *, is_new: bool) -> list[Outgoing]:
+        """A reply stops the campaigns that say so; a request to stop stops all of them.
+
+        One that is told again stops nothing that has begun since.
+        """
+        told: list[Outgoing] = []
+        ask = asked(message.said, self._keywords)
+        if ask is not None:
+            source = "asked" if message.type == "text" else "button"
+            word = Word(ask.category, ask.out, message.at, source, message.wamid)
+            told += await self._opt(contact_id, word, message.wamid, ask, message)
+        if not is_new:
+            return told
+        for reached in await goals.reach_by_deed(self._con, self._d.tenant, contact_id):
+            await self._tell(*goal_events(reached, self._cause))
+        stops = ask is not None and ask.out and ask.category in STOPS_CAMPAIGNS
+        await self._stop(contact_id, "opt_out" if stops else "reply")
+        return told
+
+    async def _opt(
+        self,
+        contact_id: UUID,
+        word: Word,
+        name: str,
+        ask: Ask | None = None,
+        message: InboundMessage | None = None,
+    ) -> list[Outgoing]:
+        """Write an opt-out or its end, tell it, and confirm it if the tenant wants that; nothing if it was known."""
+        if not await opting.hear(self._con, self._d.tenant, contact_id, word):
+            return []
+        told = [self._outgoing(*opted(contact_id, word, name))]
+        if ask is not None and message is not None:
+            told += await self._confirm(contact_id, ask, message)
+        return told
+
+    async def _confirm(self, contact_id: UUID, ask: Ask, message: InboundMessage) -> list[Outgoing]:
+        """Answer that it was heard: the one message that may follow an opt-out, and once only."""
+        keywords = msgspec.json.decode(self._keywords, type=Keywords)
+        text = getattr(keywords.confirmations, ask.kind)
+        to = f"+{message.phone.removeprefix('+')}" if message.phone else message.user_id
+        if text is None or to is None:
+            return []
+        id_, sender_id = uuid7_for(message.at, self._d.tenant, message.wamid, "heard"), self._d.message.sender_id
+        content = Content(body=text)
+        row = NewMessage(
+            id_,
+            self._d.tenant,
+            contact_id,
+            UUID(sender_id),
+            CONFIRMED_IN,
+            to,
+            msgspec.json.encode(content).decode(),
+            "queued",
+            None,
+            self._cause,
+            self._d.at,
+        )
+        await dispatching.queue(self._con, [row])
+        work = Send(
+            message_id=str(id_),
+            sender_id=sender_id,
+            lane=CONFIRMED_IN,
+            contact_id=str(contact_id),
+            to=to,
+            due_at=self._d.at,
+            content=content,
+            confirms=True,
+        )
+        queued = events.MessageQueued(id=str(id_), contact_id=str(contact_id), sender_id=sender_id)
+        self._heard.answers.append(Answer(self._d.tenant, sender_id))
+        return [self._outgoing(work, str(id_)), self._outgoing(queued, f"{id_}.queued")]
+
+    async def _stop(self, contact_id: UUID, reason: str) -> None:
+        stopped = await enrolling.stop_contacts(self._con, [(self._d.tenant, contact_id, reason)])
+        await self._tell(*(self._outgoing(*_stopped(row)) for row in stopped))
+
+    async def _tell(self, *told: Outgoing) -> None:
+        """What becomes so with this transaction only once: a webhook that comes again would not find it out anew."""
+        for one in told:
+            await outbox.put(self._con, one.tenant, one.message, one.id, one.cause)
+            self._heard.later = True
+
+    @property
+    def _cause(self) -> str:
+        return self._d.cause or self._d.id
+
+    def _outgoing(self, message: Message, id_: str) -> Outgoing:
+        return Outgoing(message, self._d.tenant, id_, self._cause)
+
+
+def opted(contact_id: UUID, word: Word, name: str) -> tuple[Message, str]:
+    """The event of a word, and its id: the same when the word is heard again."""
+    id_ = str(contact_id)
+    if word.out:
+        out = events.ContactOptedOut(id=id_, reason=word.source, category=word.category, source=word.source)
+        return out, f"{id_}.opted_out.{word.category}.{name}"
+    back = events.ContactOptedIn(id=id_, category=word.category, source=word.source)
+    return back, f"{id_}.opted_in.{word.category}.{name}"
+
+
+def _stopped(row: Any) -> tuple[Message, str]:
+    event = events.EnrollmentStopped(id=str(row[0]), campaign_id=str(row[2]), contact_id=str(row[3]), reason=row[4])
+    return event, f"{row[0]}.stopped"
+
+
+def as_uuid(text: str) -> UUID | None:
+    """An id of the front door's; None for what else somebody may have named a message."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def storable(value: Any) -> Any:
+    """The same JSON as the database can hold: without the one character that it has no room for."""
+    if isinstance(value, str):
+        return value.replace("\0", "") if "\0" in value else value
+    if isinstance(value, list):
+        return [storable(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, dict):
+        return {storable(key): storable(one) for key, one in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    return value

@@ -1,0 +1,165 @@
+"""Keeps the message templates of all numbers as their gateways have them.
+
+takes: `cmd.template.sync`, and `sys.tick.templates`, at which it asks for those that were not asked for in an hour;
+       `work.librarian.release`, when one may be used again: then it hurries what waits for it
+says: template.synced, .sync_failed, .updated
+retries: while the database or the gateway is away; once more what was about to wait just when it was to be hurried
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import ClassVar, Protocol
+from uuid import UUID
+
+from loguru import logger
+
+from harkara.actors import releasing
+from harkara.actors.sender import Sender
+from harkara.bus.messages import Delivery, Outgoing
+from harkara.bus.outcomes import Done, Outcome, Retry
+from harkara.bus.schedule import Schedule
+from harkara.gateway.protocol import Credentials, Listed, Problem, Refused
+from harkara.ids import uuid7_text
+from harkara.policy.templates import HELD
+from harkara.schemas.base import Message
+from harkara.schemas.commands import SyncTemplates
+from harkara.schemas.events import TemplatesNotSynced, TemplatesSynced, TemplateUpdated
+from harkara.schemas.work import ReleaseTemplate, TemplatesTick
+from harkara.storage import templates
+from harkara.storage.storage import Storage
+from harkara.storage.templates import Account, Found
+from harkara.vault import Vault
+
+#: How often a number's templates are asked for by themselves, and how many numbers at one tick.
+EVERY = timedelta(hours=1)
+AT_A_TICK = 100
+
+#: Messages that are hurried at once, and when those are looked for again that could not be found.
+HURRIED = 500
+LOOK_AGAIN = timedelta(seconds=5)
+
+#: Before every id.
+_FIRST = UUID(int=0)
+
+#: Brings messages of an actor back that wait on a schedule: tenant, actor, ids; how many it found.
+Hurry = Callable[[str, str, Sequence[str]], Awaitable[int]]
+
+
+class Source(Protocol):
+    """Whoever knows an account's templates."""
+
+    async def templates(self, credentials: Credentials, waba_id: str) -> list[Listed] | Problem:
+        """All of them."""
+        ...
+
+
+class Librarian:
+    """Reads templates number by number; several may run."""
+
+    name: ClassVar[str] = "librarian"
+    takes: ClassVar[tuple[type[Message], ...]] = (SyncTemplates, TemplatesTick, ReleaseTemplate)
+    retries: ClassVar[Schedule] = Schedule.seconds(1, 5, 30, 120)
+    batch: ClassVar[int] = 20
+    in_flight: ClassVar[int] = 1
+
+    def __init__(
+        self, storage: Storage, source: Source, vault: Vault, hurry: Hurry, wake_ticker: Callable[[], None]
+    ) -> None:
+        self._storage, self._source, self._vault = storage, source, vault
+        self._hurry, self._wake_ticker = hurry, wake_ticker
+
+    async def handle(
+        self, batch: Sequence[Delivery[SyncTemplates | TemplatesTick | ReleaseTemplate]]
+    ) -> Sequence[Outcome]:
+        """Do what each asks for, all at once."""
+        return await asyncio.gather(*map(self._one, batch))
+
+    async def _one(self, d: Delivery[SyncTemplates | TemplatesTick | ReleaseTemplate]) -> Outcome:
+        if isinstance(d.message, SyncTemplates):
+            return await self.sync(d.tenant, UUID(d.message.sender_id), d.id, d.cause or d.id)
+        if isinstance(d.message, ReleaseTemplate):
+            return await self._release(d.tenant, d.message, d.attempt)
+        async with self._storage.anonymous() as con:
+            stale = await templates.stale(con, AT_A_TICK, EVERY)
+        told: list[Outgoing] = []
+        for tenant, sender_id in stale:
+            outcome = await self.sync(tenant, sender_id, uuid7_text(), "")
+            told += outcome.events if isinstance(outcome, Done) else ()
+            if isinstance(outcome, Retry):
+                logger.warning("templates of number {} of {} could not be read: {}", sender_id, tenant, outcome.reason)
+        return Done(tuple(told))
+
+    async def _release(self, tenant: str, work: ReleaseTemplate, attempt: int) -> Outcome:
+        """Have judged again now what waits for a template: steps in the database, all else on the broker."""
+        template = ([UUID(id_) for id_ in work.sender_ids], work.name, work.language)
+        async with self._storage.batch((tenant,)) as con:
+            await templates.release_steps(con, tenant, *template)
+        self._wake_ticker()
+        after, missed = _FIRST, 0
+        while True:
+            async with self._storage.batch((tenant,)) as con:
+                ids = await templates.waiting(con, tenant, *template, after, HURRIED)
+            missed += len(ids) - await self._hurry(tenant, Sender.name, [str(id_) for id_ in ids])
+            if len(ids) < HURRIED:
+                break
+            after = ids[-1]
+        if missed and attempt == 1:
+            return Retry(f"{missed} messages wait for {work.name} and are not on the broker yet", LOOK_AGAIN)
+        return Done()
+
+    async def sync(self, tenant: str, sender_id: UUID, id_: str, cause: str) -> Outcome:
+        """Read one number's templates; `id_` names the occasion."""
+        async with self._storage.batch((tenant,)) as con:
+            account = await templates.account(con, tenant, sender_id)
+        if account is None or account.waba_id is None:
+            return Done()  # it is gone, or names no account any more
+        found = await self._source.templates(self._credentials(sender_id, account), account.waba_id)
+        if isinstance(found, Refused):
+            failed = TemplatesNotSynced(id=str(sender_id), reason=f"{found.code}: {found.details or found.title}")
+            return Done((Outgoing(failed, tenant, f"{id_}.sync_failed", cause),))
+        if not isinstance(found, list):
+            return Retry(f"the gateway is away: {found.reason}")
+        async with self._storage.batch((tenant,)) as con:
+            before = await templates.statuses(con, tenant, sender_id)
+            await templates.replace(con, tenant, sender_id, _rows(found), account.asked_at)
+            now = await templates.statuses(con, tenant, sender_id)
+            freed = [key for key, status in before.items() if status in HELD and now.get(key) not in HELD]
+            await releasing.release(con, tenant, [sender_id], freed, cause)
+            await releasing.resolve(con, tenant, sender_id, cause)
+        told = [
+            updated_event(tenant, sender_id, one.name, one.language, one.status, one.reason, id_, cause)
+            for one in found
+            if before and before.get((one.name, one.language)) != one.status == now[one.name, one.language]
+        ]
+        done = TemplatesSynced(id=str(sender_id), templates=len(found))
+        return Done((*told, Outgoing(done, tenant, f"{id_}.synced", cause)))
+
+    def _credentials(self, sender_id: UUID, account: Account) -> Credentials:
+        return Credentials(
+            sender_id=str(sender_id),
+            phone_number_id=account.phone_number_id,
+            access_token=self._vault.open(account.access_token) or "",
+            provider=account.provider,
+        )
+
+
+def _rows(found: Sequence[Listed]) -> list[Found]:
+    """What is listed, each once: a name and a language are a template's identity."""
+    rows = {
+        (one.name, one.language): Found(
+            one.name, one.language, one.category, one.status, one.reason, one.quality, one.components.decode()
+        )
+        for one in found
+    }
+    return list(rows.values())
+
+
+def updated_event(
+    tenant: str, sender_id: UUID, name: str, language: str, status: str, reason: str | None, id_: str, cause: str
+) -> Outgoing:
+    """That a template's status is another now; `id_` names the occasion."""
+    event = TemplateUpdated(id=str(sender_id), name=name, language=language, status=status, reason=reason)
+    return Outgoing(event, tenant, f"{id_}.{name}.{language}.updated", cause)

@@ -1,0 +1,53 @@
+"""What follows when WhatsApp says something else of a template: the one place for webhooks, refusals and reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from harkara.ids import uuid7
+from harkara.policy.templates import HELD
+from harkara.schemas.work import ReleaseTemplate
+from harkara.storage import halting, outbox, templates
+
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
+
+
+async def became(
+    con: Connection,
+    tenant: str,
+    sender_id: UUID,
+    name: str,
+    language: str,
+    status: str,
+    reason: str | None,
+    cause: str,
+) -> bool:
+    """Note a template's status for all numbers of its account; returns whether that is news.
+
+    What waited for it is judged again at once, and an alert that is over with it is told to be.
+    """
+    before = await templates.set_status(con, tenant, sender_id, name, language, status, reason)
+    held = [id_ for id_, was in before.items() if was in HELD and status.lower() not in HELD]
+    if held:
+        await release(con, tenant, held, [(name, language)], cause)
+    if before:
+        await resolve(con, tenant, sender_id, cause)
+    return bool(before)
+
+
+async def release(
+    con: Connection, tenant: str, sender_ids: list[UUID], freed: Iterable[tuple[str, str]], cause: str
+) -> None:
+    """Have what waits for these templates, by name and language, judged again once this transaction commits."""
+    for name, language in freed:
+        work = ReleaseTemplate(sender_ids=[str(id_) for id_ in sorted(sender_ids)], name=name, language=language)
+        await outbox.put(con, tenant, work, f"release.{uuid7()}", cause)
+
+
+async def resolve(con: Connection, tenant: str, sender_id: UUID, cause: str) -> None:
+    """Tell the alerts that are over, because the templates that they were about may be used again."""
+    for (alert, name, language), numbers in (await templates.take_over(con, tenant, sender_id)).items():
+        await halting.resolved(con, tenant, alert, numbers, cause, template=f"{name}/{language}")

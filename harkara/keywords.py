@@ -1,0 +1,120 @@
+"""Words by which people opt out of messages and in again: a whole message that is one of them, and nothing else.
+
+"STOP please don't" is a sentence, not a request, and a contact who is muted by mistake is lost, and nobody notices:
+nothing is guessed. What people type around it (case, punctuation, accents, emoji) is taken away before comparing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from harkara.schemas.keywords import Category, Keywords
+
+Kind = Literal["stop", "stop_marketing", "start"]
+
+
+class Ask(NamedTuple):
+    """What a word asks for: to hear nothing more of a category, or to hear of everything again."""
+
+    kind: Kind
+    out: bool
+    category: Category
+
+
+ASKS: dict[Kind, Ask] = {
+    "stop": Ask("stop", True, "all"),
+    "stop_marketing": Ask("stop_marketing", True, "marketing"),
+    "start": Ask("start", False, "all"),
+}
+
+#: The usual words, by language. The English ones are those that carriers made everybody's habit.
+USUAL: dict[Kind, tuple[str, ...]] = {
+    "stop": (
+        "stop, stopall, stop all, please stop, stop please, unsubscribe, opt out, optout, end, quit, cancel",
+        "arrêt, arrêter, désabonner, se désabonner, désinscription",
+        "parar, pare, baja, darse de baja, cancelar, cancelar suscripción",
+        "sair, descadastrar, cancelar inscrição",
+        "abmelden, abbestellen, stopp, annulla, disiscrivi, cancellami, afmelden, uitschrijven",
+        "berhenti, henti, wypisz, iptal, ayrıl",
+        "стоп, отписаться, отписка, відписатися",
+        "توقف, إيقاف, إلغاء, إلغاء الاشتراك",
+        "रोकें, रोको, बंद करो, बंद करें, बंद, बन्द करो, थांबवा, বন্ধ, বন্ধ করুন",
+        "நிறுத்து, ఆపు, ఆపండి, ನಿಲ್ಲಿಸಿ, നിർത്തുക, બંધ કરો, ਬੰਦ ਕਰੋ",
+        "退订, 停止, 停止订阅, 取消订阅, 退訂, 配信停止, 수신거부",
+    ),
+    "stop_marketing": (
+        "stop promotions, stop promotion, stop promos, stop promo, stop marketing, stop offers, no promotions, no ads",
+        "arrêter les promotions, stop pub, detener promociones, no más promociones, parar promoções",
+        "werbung stoppen, keine werbung, प्रचार बंद करें, ऑफर बंद करो",
+    ),
+    "start": (
+        "start, unstop, resume, subscribe, resubscribe, opt in, optin, start promotions, resume promotions",
+        "reprendre, réabonner, s'abonner, reanudar, alta, suscribir, retomar, assinar",
+        "anmelden, fortsetzen, mulai, başlat, старт, подписаться, підписатися",
+        "ابدأ, اشترك, اشتراك, शुरू करें, शुरू करो, चालू करो, चालू करें, শুরু, தொடங்கு, 订阅, 恢复, 訂閱",
+    ),
+}
+
+#: What no tenant can switch off: the word that everybody knows.
+ALWAYS = frozenset({"stop"})
+
+#: Accents and vowel points, which people leave out. Marks of other scripts are letters: without its own, the Hindi word
+#: for "closed" is the one for "bad".
+_ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u0655]")
+
+#: A longer message is none of these words, and isn't worth looking at.
+_LONGEST = 200
+
+
+def plain(text: str) -> str:
+    """A message as it is compared: letters and digits, in lower case, without accents, with single spaces."""
+    decomposed = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold())
+    kept = (_letter(character) for character in unicodedata.normalize("NFKC", decomposed))
+    return " ".join("".join(kept).split())
+
+
+def _letter(character: str) -> str:
+    """A letter, digit or mark as it is; nothing for what can't be seen; a space for all else."""
+    kind = unicodedata.category(character)
+    if kind[0] in "LN" or (kind[0] == "M" and not "\ufe00" <= character <= "\ufe0f"):
+        return character
+    return "" if kind in ("Cf", "Mn", "Me") else " "
+
+
+def _plain(words: Iterable[str]) -> list[str]:
+    return [word for one in words if (word := plain(one))]
+
+
+_USUAL: dict[str, Ask] = {
+    word: ASKS[kind] for kind, lines in USUAL.items() for line in lines for word in _plain(line.split(","))
+}
+
+
+@lru_cache(maxsize=1024)
+def _known(keywords: str) -> dict[str, Ask]:
+    """All the words of a tenant, by its settings as JSON."""
+    own = msgspec.json.decode(keywords, type=Keywords)
+    ignored = set(_plain(own.ignored)) - ALWAYS
+    known = {word: ask for word, ask in _USUAL.items() if word not in ignored}
+    known |= dict.fromkeys(_plain(own.start), ASKS["start"])
+    known |= dict.fromkeys(_plain(own.stop_marketing), ASKS["stop_marketing"])
+    known |= dict.fromkeys([*_plain(own.stop), *ALWAYS], ASKS["stop"])
+    return known
+
+
+def asked(said: Iterable[str], keywords: str = "{}") -> Ask | None:
+    """What a message asks for, if any of what it says is one of the words; `keywords` are the tenant's, as JSON.
+
+    A button says two things: what is written on it and what it brings.
+    """
+    known = _known(keywords)
+    for text in said:
+        if len(text) <= _LONGEST and (found := known.get(plain(text))):
+            return found
+    return None

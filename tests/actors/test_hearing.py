@@ -1,0 +1,259 @@
+"""What contacts say: every kind of message, once however often and in whatever order it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from enrolled import Enrolled, enrolled
+from support import NewTenant
+
+from harkara.actors.receipts import Receipts
+from harkara.bus.messages import Delivery, Outgoing
+from harkara.bus.outcomes import Done
+from harkara.schemas.work import Inbound
+from harkara.storage import holding
+from harkara.storage.models import Contact, Conversation, PhoneNumber, Reply
+from harkara.storage.storage import Storage
+
+PHONE = "+919876543210"
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Quiet:
+    """A publisher that nobody hears."""
+
+    def wake(self, *_: Any) -> None:
+        """Nobody."""
+
+
+@dataclass
+class World:
+    """One contact who is enrolled, and the receipts."""
+
+    storage: Storage
+    one: Enrolled
+
+    @property
+    def tenant(self) -> str:
+        return self.one.tenant
+
+    def delivery(self, *values: dict[str, Any], field: str = "messages", deliveries: int = 1) -> Delivery[Inbound]:
+        changes = [{"field": field, "value": value} for value in values]
+        body = json.dumps({"object": "whatsapp_business_account", "entry": [{"changes": changes}]}).encode()
+        inbound = Inbound(source="whatsapp", sender_id=str(self.one.sender), body=msgspec.Raw(body))
+        return Delivery(
+            inbound, self.tenant, str(uuid4()), "", 1, f"t.{self.tenant}.in.whatsapp", "INBOUND", 1, AT, deliveries
+        )
+
+    async def hears(self, *deliveries: Delivery[Inbound]) -> list[Outgoing]:
+        """Everything that is told of webhooks that came at once."""
+        quiet: Any = Quiet()
+        outcomes = await Receipts(self.storage, quiet).handle(deliveries)
+        told: list[Outgoing] = []
+        for outcome in outcomes:
+            assert isinstance(outcome, Done), outcome
+            told += outcome.events
+        return told
+
+    async def hears_message(self, **message: Any) -> list[Outgoing]:
+        return await self.hears(self.delivery(said(**message)))
+
+    async def told_later(self) -> list[str]:
+        """What is told once it is committed, by whoever empties the outbox."""
+        async with self.storage.tenant(self.tenant) as con:
+            subjects = [row[0] for row in await con.fetch("select subject from outbox order by id")]
+        return [subject.rpartition(".evt.")[2] for subject in subjects]
+
+    async def replies(self) -> Sequence[Reply]:
+        async with self.storage.tenant(self.tenant):
+            return await Reply.all().order_by("id")
+
+    async def contact(self) -> Contact:
+        async with self.storage.tenant(self.tenant):
+            return await Contact.get(id=self.one.contact)
+
+
+def said(*, second: int = 0, wamid: str | None = None, phone: str | None = PHONE, **message: Any) -> dict[str, Any]:
+    """The value of a webhook with one message."""
+    who = {"from": phone.removeprefix("+")} if phone else {}
+    common = {"id": wamid or f"wamid.{uuid4()}", "timestamp": str(int((AT + timedelta(seconds=second)).timestamp()))}
+    return {"messaging_product": "whatsapp", "messages": [who | common | message]}
+
+
+def names(told: list[Outgoing]) -> list[str]:
+    return [one.message.subject.rpartition(".evt.")[2] for one in told]
+
+
+@pytest.fixture
+async def world(storage: Storage, new_tenant: NewTenant) -> World:
+    return World(storage, await enrolled(storage, await new_tenant()))
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"type": "text", "text": {"body": "Hello"}}, "Hello"),
+        ({"type": "text", "text": {"body": "a\0b"}}, "ab"),
+        ({"type": "image", "image": {"id": "1", "mime_type": "image/png", "caption": "Look"}}, "Look"),
+        ({"type": "audio", "audio": {"id": "1", "mime_type": "audio/ogg", "voice": True}}, None),
+        ({"type": "video", "video": {"id": "1"}}, None),
+        ({"type": "document", "document": {"id": "1", "filename": "bill.pdf"}}, "bill.pdf"),
+        ({"type": "sticker", "sticker": {"id": "1"}}, None),
+        ({"type": "location", "location": {"latitude": 18.5, "longitude": 73.8}}, "18.5, 73.8"),
+        ({"type": "location", "location": {"latitude": 18.5, "longitude": 73.8, "name": "Our shop"}}, "Our shop"),
+        ({"type": "contacts", "contacts": [{"name": {"formatted_name": "Ravi"}}, {"name": {}}]}, "Ravi"),
+        ({"type": "button", "button": {"payload": "YES", "text": "Yes, please"}}, "Yes, please"),
+        (
+            {"type": "interactive", "interactive": {"type": "button_reply", "button_reply": {"id": "1", "title": "A"}}},
+            "A",
+        ),
+        (
+            {"type": "interactive", "interactive": {"type": "list_reply", "list_reply": {"id": "1", "title": "B"}}},
+            "B",
+        ),
+        (
+            {
+                "type": "interactive",
+                "interactive": {"type": "nfm_reply", "nfm_reply": {"body": "Sent", "name": "flow"}},
+            },
+            "Sent",
+        ),
+        ({"type": "order", "order": {"catalog_id": "1", "text": "Soon", "product_items": []}}, "Soon"),
+        ({"type": "reaction", "reaction": {"message_id": "wamid.1", "emoji": "👍"}}, "👍"),
+        ({"type": "reaction", "reaction": {"message_id": "wamid.1", "emoji": ""}}, None),
+        ({"type": "system", "system": {"body": "Asha changed her number", "type": "other"}}, "Asha changed her number"),
+        ({"type": "unsupported", "errors": [{"code": 131051, "title": "Unsupported"}]}, None),
+        ({"type": "something_new", "something_new": ["?"]}, None),
+    ],
+)
+async def test_every_kind_of_message_is_a_reply(world: World, message: dict[str, Any], text: str | None) -> None:
+    assert "reply.received" in names(await world.hears_message(**message))
+    (reply,) = await world.replies()
+    assert (reply.type, reply.text, reply.contact_id) == (message["type"], text, world.one.contact)
+    assert reply.payload["type"] == message["type"]
+
+
+async def test_a_message_is_there_once_however_often_it_comes_and_in_the_order_of_its_time(world: World) -> None:
+    late, early = (said(second=second, type="text", text={"body": str(second)}) for second in (9, 3))
+    await world.hears(world.delivery(late), world.delivery(early))
+    await world.hears(world.delivery(early), world.delivery(late, early))
+    assert [reply.text for reply in await world.replies()] == ["3", "9"]
+    async with world.storage.tenant(world.tenant):
+        assert (await Conversation.get()).last_inbound_at == AT + timedelta(seconds=9)
+
+
+async def test_a_reply_that_is_told_again_stops_nothing_that_began_since(world: World) -> None:
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update campaigns set stop_on_reply = true")
+    reply = said(type="text", text={"body": "Hello"})
+    await world.hears(world.delivery(reply))
+    assert await world.told_later() == ["enrollment.stopped"]
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update contact_campaign_progress set status = 'active', finished_at = null")
+    assert names(await world.hears(world.delivery(reply))) == ["reply.received"]
+    assert (await world.one.row(world.storage)).status == "active"
+
+
+async def test_what_a_reply_stopped_is_told_although_the_process_died_before_it_could(world: World) -> None:
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update campaigns set stop_on_reply = true, goal = $1::jsonb", '{"type": "replied"}')
+    reply = said(type="text", text={"body": "Hello"})
+    await world.hears(world.delivery(reply))  # it is committed, and what was to be told of it is lost
+    assert names(await world.hears(world.delivery(reply, deliveries=2))) == ["reply.received"]
+    assert sorted(await world.told_later()) == ["enrollment.goal_reached", "enrollment.stopped"]
+
+
+async def test_a_thumb_up_stops_nothing_and_opens_nothing(world: World) -> None:
+    await world.hears_message(type="text", text={"body": "Hello"})
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update conversations set status = 'closed', closed_at = now()")
+    told = await world.hears_message(second=5, type="reaction", reaction={"message_id": "wamid.1", "emoji": "👍"})
+    assert names(told) == ["reply.received"]
+    async with world.storage.tenant(world.tenant):
+        assert (await Conversation.get()).status == "closed"
+
+
+async def test_a_new_number_is_the_same_person(world: World) -> None:
+    new = {"type": "user_changed_number", "wa_id": "919812345678", "body": "…"}
+    await world.hears_message(type="system", system=new)
+    assert (await world.contact()).phone == "+919812345678"
+    await world.hears_message(second=9, phone="+919812345678", type="text", text={"body": "It is me"})
+    assert {reply.contact_id for reply in await world.replies()} == {world.one.contact}
+
+
+async def test_a_new_number_that_somebody_has_is_not_taken_from_them(world: World) -> None:
+    async with world.storage.tenant(world.tenant):
+        await Contact.create(name="Ravi", phone="+919812345678")
+        await PhoneNumber.create(contact_id=world.one.contact, phone="+919812345679")
+    for new in ("919812345678", "919812345679"):
+        await world.hears_message(type="system", system={"type": "user_changed_number", "wa_id": new})
+    assert (await world.contact()).phone == "+919812345679", "a further number of its own becomes the first"
+    async with world.storage.tenant(world.tenant):
+        assert await PhoneNumber.all().count() == 0
+        assert await Contact.filter(phone="+919812345678").count() == 1
+
+
+async def test_somebody_without_a_number_is_known_by_an_id_and_later_by_both(world: World) -> None:
+    user = "US.13491208655302741918"
+    text = {"type": "text", "text": {"body": "Hello"}, "from_user_id": user}
+    await world.hears_message(phone=None, **text)
+    async with world.storage.tenant(world.tenant):
+        contact = await Contact.get(wa_user_id=user)
+        assert contact.phone is None
+    await world.hears_message(second=5, phone="+14155550100", **text)
+    await world.hears_message(second=9, phone="+14155550100", type="text", text={"body": "Still me"})
+    async with world.storage.tenant(world.tenant):
+        assert (await Contact.get(wa_user_id=user)).phone == "+14155550100"
+    assert {reply.contact_id for reply in await world.replies()} == {contact.id}
+
+
+async def test_somebody_who_hides_their_number_later_is_the_same(world: World) -> None:
+    user = "US.13491208655302741918"
+    text = {"type": "text", "text": {"body": "Hello"}, "from_user_id": user}
+    await world.hears_message(**text)
+    await world.hears_message(second=5, phone=None, **text)
+    assert {reply.contact_id for reply in await world.replies()} == {world.one.contact}
+    assert ((await world.contact()).phone, (await world.contact()).wa_user_id) == (PHONE, user)
+
+
+async def test_a_refusal_of_marketing_is_an_opt_out_of_it(world: World) -> None:
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute(
+            "insert into messages (id, tenant_id, contact_id, sender_id, lane, \"to\", content, status, due_at, wamid)"
+            " values ($1, $2, $3, $4, 'marketing', '+919876543210', '{}', 'sent', now(), 'wamid.refused')",
+            world.one.message, world.tenant, world.one.contact, world.one.sender,
+        )  # fmt: skip
+    failed = {"code": 131050, "title": "User has stopped marketing messages"}
+    status = {"id": "wamid.refused", "status": "failed", "timestamp": "1772366400", "errors": [failed]}
+    told = names(await world.hears(world.delivery({"statuses": [status]})))
+    assert told == ["message.failed", "contact.opted_out"]
+    assert await world.told_later() == ["enrollment.stopped"]
+    assert (await world.contact()).opt_outs["marketing"]["source"] == "whatsapp"
+
+
+async def test_what_was_heard_holds_nobody_any_more(world: World) -> None:
+    delivery = world.delivery(said(type="text", text={"body": "Hello"}))
+    async with world.storage.batch((world.tenant,)) as con:
+        held = await holding.hold(con, world.tenant, UUID(delivery.id), [world.one.contact])
+        assert held.new == [world.one.contact]
+        again = await holding.hold(con, world.tenant, UUID(delivery.id), [world.one.contact])
+        assert (again.contacts, again.new) == ([world.one.contact], [])
+    await world.hears(delivery)
+    async with world.storage.tenant(world.tenant) as con:
+        assert await con.fetchval("select count(*) from contact_holds") == 0
+
+
+async def test_what_can_not_be_read_harms_nobody_else(world: World) -> None:
+    bad = world.delivery({"messages": [{"type": "text", "id": "wamid.1", "timestamp": "9" * 30}]})
+    quiet: Any = Quiet()
+    good = world.delivery(said(type="text", text={"body": "Hello"}))
+    outcomes = await Receipts(world.storage, quiet).handle([bad, good])
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Drop", "Done"]
+    assert len(await world.replies()) == 1

@@ -1,0 +1,248 @@
+"""The librarian: what it reads, what it tells, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from support import NewTenant
+
+from harkara.actors.halting import Refusal, halt
+from harkara.actors.librarian import Librarian
+from harkara.bus.messages import Delivery
+from harkara.bus.outcomes import Done, Outcome, Retry
+from harkara.gateway.errors import rule_for
+from harkara.gateway.protocol import Credentials, Listed, Problem, Refused, Unknown
+from harkara.ids import uuid7
+from harkara.schemas.commands import SyncTemplates
+from harkara.schemas.work import ReleaseTemplate
+from harkara.storage import templates
+from harkara.storage.models import Message, Sender
+from harkara.storage.storage import Storage
+from harkara.storage.templates import statuses
+from harkara.vault import Vault
+
+
+def listed(name: str, status: str = "approved") -> Listed:
+    return Listed(name, "en", "marketing", status, None, None, b"[]")
+
+
+class Shelf:
+    """What the gateway answers, and for which accounts it was asked."""
+
+    def __init__(self, answer: list[Listed] | Problem) -> None:
+        self.answer, self.asked = answer, list[tuple[str, str]]()
+
+    async def templates(self, credentials: Credentials, waba_id: str) -> list[Listed] | Problem:
+        self.asked.append((credentials.access_token, waba_id))
+        return self.answer
+
+
+VAULT = Vault("k" * 32)
+
+
+@pytest.fixture
+async def tenant(new_tenant: NewTenant) -> str:
+    return await new_tenant()
+
+
+async def number(storage: Storage, tenant: str, **more: Any) -> UUID:
+    id_ = uuid7()
+    async with storage.tenant(tenant):
+        await Sender.create(
+            id=id_,
+            name="S",
+            phone_number_id=str(id_),
+            verify_token="t",
+            window="enforce",
+            access_token=VAULT.seal("secret"),
+            **({"provider": "cloud", "waba_id": "77"} | more),
+        )
+    return id_
+
+
+@dataclass
+class Broker:
+    """What waits there, and what was hurried."""
+
+    parked: set[str] = field(default_factory=set[str])
+    hurried: list[str] = field(default_factory=list[str])
+    woken: int = 0
+
+    async def hurry(self, _: str, actor: str, ids: Sequence[str]) -> int:
+        assert actor == "send"
+        self.hurried += ids
+        return len(self.parked & set(ids))
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+async def handled(storage: Storage, shelf: Shelf, delivery: Any, broker: Broker | None = None) -> Outcome:
+    broker = broker or Broker()
+    (outcome,) = await Librarian(storage, shelf, VAULT, broker.hurry, broker.wake).handle([delivery])
+    return outcome
+
+
+async def sync(storage: Storage, shelf: Shelf, tenant: str, sender: UUID) -> Outcome:
+    command = SyncTemplates(sender_id=str(sender))
+    delivery: Any = Delivery(command, tenant, "id", "cause", 1, "s", "COMMANDS", 1, datetime.now(UTC), 1)
+    return await handled(storage, shelf, delivery)
+
+
+def told(outcome: Outcome) -> list[tuple[str, Any]]:
+    assert isinstance(outcome, Done)
+    return [(type(event.message).__name__, event.message) for event in outcome.events]
+
+
+async def test_what_is_read_is_kept_and_what_is_new_about_it_is_told(storage: Storage, tenant: str) -> None:
+    sender, shelf = await number(storage, tenant), Shelf([listed("a"), listed("b")])
+    [(name, event)] = told(await sync(storage, shelf, tenant, sender))
+    assert (name, event.templates, shelf.asked) == ("TemplatesSynced", 2, [("secret", "77")])
+    shelf.answer = [listed("a", "paused"), listed("b"), listed("c")]
+    news = told(await sync(storage, shelf, tenant, sender))
+    assert [(name, getattr(event, "name", None)) for name, event in news] == [
+        ("TemplateUpdated", "a"),
+        ("TemplateUpdated", "c"),
+        ("TemplatesSynced", None),
+    ]
+    async with storage.batch((tenant,)) as con:
+        statuses = await templates.statuses(con, tenant, sender)
+    assert statuses == {("a", "en"): "paused", ("b", "en"): "approved", ("c", "en"): "approved"}
+
+
+async def later(storage: Storage, tenant: str) -> list[tuple[str, Any]]:
+    """What the outbox has for the tenant, by subject; it is empty then."""
+    async with storage.tenant(tenant) as con:
+        rows = await con.fetch("delete from outbox returning subject, body::text")
+    # Not by id: those of one millisecond are in no order.
+    return sorted((row[0].split(".", 2)[2], msgspec.json.decode(row[1])) for row in rows)
+
+
+@pytest.mark.parametrize("status", ["approved", "disabled"])
+async def test_what_waits_for_a_template_is_released_as_soon_as_that_is_read(
+    storage: Storage, tenant: str, status: str
+) -> None:
+    sender, shelf = await number(storage, tenant), Shelf([listed("a"), listed("b", "pending")])
+    await sync(storage, shelf, tenant, sender)
+    refusal = Refusal(tenant, sender, rule_for(132015), 132015, "it is paused", timedelta(), ("a", "en"))
+    async with storage.batch((tenant,)) as con:
+        await halt(con, refusal)
+    [(_, raised)] = await later(storage, tenant)
+    shelf.answer = [listed("a", "paused"), listed("b", "pending")]
+    await sync(storage, shelf, tenant, sender)
+    assert await later(storage, tenant) == []
+    shelf.answer = [listed("a", status), listed("b", "in_appeal")]
+    await sync(storage, shelf, tenant, sender)
+    [*told, (subject, work)] = await later(storage, tenant)
+    assert subject == "work.librarian.release"
+    assert work == {"sender_ids": [str(sender)], "name": "a", "language": "en"}
+    resolved = {"id": raised["id"], "sender_ids": [str(sender)], "template": "a/en"}
+    assert told == ([("evt.alert.resolved", resolved)] if status == "approved" else [])
+    await sync(storage, shelf, tenant, sender)
+    assert await later(storage, tenant) == []
+
+
+async def test_a_refusal_for_one_number_is_over_for_the_account_once(storage: Storage, tenant: str) -> None:
+    one, two = [await number(storage, tenant) for _ in range(2)]
+    shelf = Shelf([listed("a")])
+    refusal = Refusal(tenant, one, rule_for(132015), 132015, "it is paused", timedelta(), ("a", "en"))
+    async with storage.batch((tenant,)) as con:
+        await halt(con, refusal)
+    await later(storage, tenant)
+    told: list[str] = []
+    for sender in (two, one):
+        await sync(storage, shelf, tenant, sender)
+        told += [subject for subject, _ in await later(storage, tenant)]
+    assert sorted(told) == ["evt.alert.resolved", "work.librarian.release", "work.librarian.release"]
+
+
+async def test_what_is_not_on_the_broker_yet_is_looked_for_once_more(storage: Storage, tenant: str) -> None:
+    sender, broker = await number(storage, tenant), Broker()
+    now = datetime.now(UTC)
+    waiting: dict[str, Any] = {"sender_id": sender, "lane": "utility", "to": "+1", "status": "queued", "due_at": now}
+    held: dict[str, Any] = {"reason": "template_paused", "deferred_until": now + timedelta(hours=1)}
+    other = held | {"content": {"template": {"name": "b"}}}
+    mine = held | {"content": {"template": {"name": "a", "language": "en"}}}
+    refused = mine | {"reason": "Template is paused", "error_code": 132015, "deferred_until": None}
+    async with storage.tenant(tenant):
+        rows = [await Message.create(**waiting, **more) for more in (mine, refused)]
+        await Message.create(**waiting, **other)
+        await Message.create(**waiting, **(mine | {"reason": "quiet_hours"}))
+        await Message.create(**(waiting | {"status": "suppressed"}), **mine)
+    ids = [str(row.id) for row in rows]
+    broker.parked = {ids[0]}
+    work = ReleaseTemplate(sender_ids=[str(sender)], name="a", language="en")
+
+    async def handle(attempt: int) -> Outcome:
+        delivery: Any = Delivery(work, tenant, "id", "cause", attempt, "s", "WORK", 1, datetime.now(UTC), 1)
+        return await handled(storage, Shelf([]), delivery, broker)
+
+    assert isinstance(await handle(1), Retry)
+    assert (sorted(broker.hurried), broker.woken) == (sorted(ids), 1)
+    assert isinstance(await handle(2), Done)
+    broker.parked = set(ids)
+    assert isinstance(await handle(1), Done)
+
+
+async def test_who_is_refused_is_told_why_and_what_was_known_stays(storage: Storage, tenant: str) -> None:
+    sender, shelf = await number(storage, tenant), Shelf([listed("a")])
+    await sync(storage, shelf, tenant, sender)
+    shelf.answer = Refused(190, "no", "the token has expired", rule_for(190))
+    [(name, event)] = told(await sync(storage, shelf, tenant, sender))
+    assert (name, event.reason) == ("TemplatesNotSynced", "190: the token has expired")
+    shelf.answer = Unknown("no answer")
+    assert isinstance(await sync(storage, shelf, tenant, sender), Retry)
+    async with storage.batch((tenant,)) as con:
+        assert list(await templates.statuses(con, tenant, sender)) == [("a", "en")]
+
+
+async def test_a_number_without_an_account_is_not_asked_for(storage: Storage, tenant: str) -> None:
+    shelf = Shelf([])
+    sender = await number(storage, tenant, waba_id=None)
+    assert told(await sync(storage, shelf, tenant, sender)) == []
+    assert told(await sync(storage, shelf, tenant, uuid7())) == []
+    assert shelf.asked == []
+
+
+async def test_each_number_has_its_turn_once_in_a_while(storage: Storage, tenant: str) -> None:
+    hour = timedelta(hours=1)
+    ours = {await number(storage, tenant) for _ in range(3)}
+    await number(storage, tenant, waba_id=None)
+    await number(storage, tenant, provider="waha")
+    async with storage.anonymous() as con:
+        due = await templates.stale(con, 10_000, hour)
+    assert {sender for owner, sender in due if owner == tenant} == ours
+    async with storage.anonymous() as con:
+        again = await templates.stale(con, 10_000, hour)
+    assert [sender for owner, sender in again if owner == tenant] == []
+    async with storage.anonymous() as con:
+        later = await templates.stale(con, 10_000, timedelta(0))
+    assert {sender for owner, sender in later if owner == tenant} == ours
+
+
+async def test_what_is_refused_while_the_gateway_is_asked_is_newer_than_its_answer(
+    storage: Storage, tenant: str
+) -> None:
+    sender, shelf = await number(storage, tenant), Shelf([listed("a")])
+    await sync(storage, shelf, tenant, sender)
+    refusal = Refusal(tenant, sender, rule_for(132015), 132015, "it is paused", timedelta(), ("a", "en"))
+
+    class Slow(Shelf):
+        async def templates(self, credentials: Credentials, waba_id: str) -> list[Listed] | Problem:
+            async with storage.batch((tenant,)) as con:
+                await halt(con, refusal)
+            return await super().templates(credentials, waba_id)
+
+    assert [name for name, _ in told(await sync(storage, Slow([listed("a")]), tenant, sender))] == ["TemplatesSynced"]
+    async with storage.batch((tenant,)) as con:
+        assert await statuses(con, tenant, sender) == {("a", "en"): "paused"}
+    assert [subject for subject, _ in await later(storage, tenant)] == ["evt.alert.raised"]
+    # The next answer counts.
+    await sync(storage, shelf, tenant, sender)
+    assert [subject for subject, _ in await later(storage, tenant)] == ["evt.alert.resolved", "work.librarian.release"]

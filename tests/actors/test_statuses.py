@@ -1,0 +1,151 @@
+"""Statuses in any order, as often as they like, in batches of any size: the same row in the end."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, date, datetime
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from enrolled import Enrolled, enrolled
+from support import NewTenant
+
+from harkara.actors.receipts import Receipts
+from harkara.bus.messages import Delivery
+from harkara.bus.outcomes import Done
+from harkara.ids import uuid7
+from harkara.schemas.work import Inbound
+from harkara.storage.models import CategoryUsage, Message
+from harkara.storage.storage import Storage
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+SECOND = int(AT.timestamp())
+
+#: What one message goes through, in the order in which it happens.
+LIVES: dict[str, tuple[str, ...]] = {
+    "read": ("sent", "delivered", "read"),
+    "read without delivered": ("sent", "read"),
+    "delivered": ("sent", "delivered"),
+    "failed": ("sent", "failed"),
+    "failed alone": ("failed",),
+    "failed and yet delivered": ("sent", "failed", "delivered"),
+    "failed and yet read": ("failed", "delivered", "read"),
+}
+PRICING = {"billable": True, "pricing_model": "PMP", "type": "regular", "category": "marketing"}
+KEPT = (
+    *("status", "wamid", "sent_at", "delivered_at", "read_at"),
+    *("failed_at", "reason", "error_code", "pricing"),
+)
+
+
+class Nobody:
+    """Nobody hears."""
+
+    def wake(self, *_: Any) -> None: ...
+
+
+def status(name: str, place: int, wamid: str, id_: UUID) -> dict[str, Any]:
+    """As Meta writes it: a failure has no contacts, and the pricing comes with only one of them."""
+    made: dict[str, Any] = {"id": wamid, "status": name, "timestamp": str(SECOND + place)}
+    if name == "failed":
+        made["errors"] = [{"code": 131026, "title": "Message undeliverable", "error_data": {"details": "gone"}}]
+    if name == "sent":
+        made |= {"pricing": PRICING, "conversation": {"id": "c", "origin": {"type": "marketing"}}}
+    return made | {"biz_opaque_callback_data": str(id_)}
+
+
+def webhook(one: Enrolled, statuses: list[dict[str, Any]], *, deliveries: int) -> Delivery[Inbound]:
+    value = {"messaging_product": "whatsapp", "metadata": {"phone_number_id": "1"}, "statuses": statuses}
+    body = json.dumps({"entry": [{"id": "1", "changes": [{"field": "messages", "value": value}]}]}).encode()
+    inbound = Inbound(source="whatsapp", sender_id=str(one.sender), body=msgspec.Raw(body))
+    return Delivery(
+        inbound, one.tenant, str(uuid4()), "", 1, f"t.{one.tenant}.in.whatsapp", "INBOUND", 1, AT, deliveries
+    )
+
+
+async def sending(storage: Storage, one: Enrolled) -> UUID:
+    """A message that has left and has no answer yet."""
+    id_ = uuid7()
+    async with storage.tenant(one.tenant):
+        await Message.create(
+            id=id_, contact_id=one.contact, sender_id=one.sender, lane="utility", to="+919876543210",
+            content={"body": "Hi"}, status="sending", due_at=AT, attempted_at=AT,
+        )  # fmt: skip
+    return id_
+
+
+async def after(storage: Storage, one: Enrolled, life: tuple[str, ...], chance: random.Random | None) -> Any:
+    """The row after these statuses: in order, or shuffled, with repetitions and in batches by `chance`."""
+    nobody: Any = Nobody()
+    receipts, id_ = Receipts(storage, nobody), await sending(storage, one)
+    told = [status(name, place, f"wamid.{id_}", id_) for place, name in enumerate(life)]
+    if chance is not None:
+        told += chance.choices(told, k=chance.randint(0, 4))
+        chance.shuffle(told)
+    while told:
+        size = chance.randint(1, len(told)) if chance else 1
+        part, told = told[:size], told[size:]
+        count = chance.randint(1, size) if chance else 1
+        webhooks = [webhook(one, part[index::count], deliveries=1) for index in range(count)]
+        outcomes = await receipts.handle(webhooks)
+        assert all(isinstance(outcome, Done) for outcome in outcomes)
+    async with storage.tenant(one.tenant):
+        row = await Message.get(id=id_)
+    return {name: getattr(row, name) for name in KEPT} | {"wamid": row.wamid == f"wamid.{id_}"}
+
+
+@pytest.mark.parametrize("life", LIVES)
+async def test_any_order_leaves_the_same_row(storage: Storage, new_tenant: NewTenant, life: str) -> None:
+    one = await enrolled(storage, await new_tenant())
+    expected = await after(storage, one, LIVES[life], None)
+    assert expected["wamid"]
+    if "sent" in LIVES[life]:
+        assert expected["pricing"] == PRICING | {"origin": "marketing"}
+    for seed in range(10):
+        found = await after(storage, one, LIVES[life], random.Random(f"{life} {seed}"))
+        assert found == expected, f"seed {seed}"
+
+
+@pytest.mark.parametrize("life", LIVES)
+async def test_a_price_is_counted_once_in_any_order(storage: Storage, new_tenant: NewTenant, life: str) -> None:
+    one = await enrolled(storage, await new_tenant())
+    for seed in range(3):
+        await after(storage, one, LIVES[life], random.Random(f"{life} {seed}"))
+    async with storage.tenant(one.tenant):
+        counted = [(row.month, row.category, row.billable, row.messages) for row in await CategoryUsage.all()]
+        priced = await Message.filter(pricing__isnull=False).count()
+    category = (date(AT.year, AT.month, 1), PRICING["category"], PRICING["billable"])
+    assert counted == ([(*category, 3)] if priced else [])
+    assert priced in (0, 3)
+
+
+async def test_what_failed_tells_why_and_what_arrived_has_not_failed(storage: Storage, new_tenant: NewTenant) -> None:
+    one = await enrolled(storage, await new_tenant())
+    failed = await after(storage, one, LIVES["failed alone"], None)
+    assert (failed["status"], failed["error_code"], failed["reason"]) == ("failed", 131026, "gone")
+    arrived = await after(storage, one, LIVES["failed and yet read"], None)
+    assert (arrived["status"], arrived["error_code"], arrived["reason"], arrived["failed_at"]) == (
+        "read",
+        None,
+        None,
+        None,
+    )
+
+
+async def test_what_arrives_after_all_has_no_reason_for_waiting_any_more(
+    storage: Storage, new_tenant: NewTenant
+) -> None:
+    """An answer said that it was not taken, and a webhook says that it was."""
+    one, nobody = await enrolled(storage, await new_tenant()), cast("Any", Nobody())
+    id_ = await sending(storage, one)
+    async with storage.tenant(one.tenant):
+        await Message.filter(id=id_).update(
+            status="queued", reason="Service unavailable", error_code=131000, deferred_until=AT
+        )
+    await Receipts(storage, nobody).handle([webhook(one, [status("sent", 1, "wamid.1", id_)], deliveries=1)])
+    async with storage.tenant(one.tenant):
+        row = await Message.get(id=id_)
+    assert [row.status, row.reason, row.error_code, row.deferred_until] == ["sent", None, None, None]
