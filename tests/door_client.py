@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 from aiohttp import ClientSession
+from conformity import conformity
 from msgspec import UNSET
 from multidict import CIMultiDictProxy
+from support import an_invoice
 
+from harkara.bus import headers
+from harkara.bus.messages import Ack, Packet
 from harkara.http.door import Door
 from harkara.ids import uuid7
+from harkara.storage.media import key_of
 from harkara.storage.storage import Storage
 
 SECRET = "a secret of thirty-two bytes, or more"
@@ -55,15 +62,20 @@ class Api:
     async def call(
         self, method: str, path: str, *, body: Any = UNSET, data: Any = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """One request under /api/v1, or exactly at a path that begins with `//`."""
+        """One request under /api/v1, or exactly at a path that begins with `//`.
+
+        Whatever comes back must be as the API's description says.
+        """
         url = self.url + (path[1:] if path.startswith("//") else f"/api/v1{path}")
         sent = dict(headers or {})
         if body is not UNSET:
             data, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
         async with self.session.request(method, url, data=data, headers=sent, allow_redirects=False) as response:
             text = await response.text()
-            is_json = "json" in response.headers.get("Content-Type", "")
-            return Answer(response.status, json.loads(text) if is_json else None, response.headers, text)
+            kind = response.headers.get("Content-Type", "")
+            conformity().check(method, response.url.path, response.status, kind, await response.read())
+            is_json = kind.partition(";")[0].endswith("json")
+            return Answer(response.status, json.loads(text) if is_json and text else None, response.headers, text)
 
 
 @dataclass
@@ -149,14 +161,40 @@ class Things:
     campaign_draft: str
 
 
+async def dead_letter(account: Account, actor: str = "enrollment", was: str = "cmd.enrollment.start") -> UUID:
+    """Work of this tenant that this actor gave up; the id of the dead letter."""
+    bus = account.api.door.bus
+    assert bus is not None
+    told = {
+        headers.DEDUPE: f"dead.{uuid7()}",
+        headers.ID: str(uuid7()),
+        headers.SUBJECT: f"t.{account.tenant}.{was}",
+        headers.ACTOR: actor,
+        headers.REASON: "gave up after 8 attempts",
+        headers.ATTEMPT: "8",
+    }
+    subject = f"t.{account.tenant}.dead.{actor}"
+    (stored,) = await bus.publisher.send([Packet(subject, b'{"lane":"otp","body":"secret 4711"}', told)])
+    assert isinstance(stored, Ack), stored
+    found = [one async for one in bus.dead.find(account.tenant, actor) if one.seq == stored.seq]
+    return found[0].id
+
+
 async def things(account: Account, storage: Storage) -> Things:
     """Make one of everything."""
     contact, campaign = await account.contact(name="Secret person"), await account.campaign()
     draft = await account.campaign(active=False)
     sender = (await account.get(f"/campaigns/{campaign}"))["sender_id"]
     key = (await account.post("/api-keys", {}))["id"]
-    conversation, message = uuid7(), uuid7()
+    user = (await account.post("/users", {"email": f"agent@{account.tenant}.example", "role": "agent"}))["id"]
+    conversation, message, import_, media = uuid7(), uuid7(), uuid7(), uuid7()
     async with storage.tenant(account.tenant) as con:
+        await con.execute(
+            "insert into imports (id, status, encoding, delimiter, header, acting, cause, read_at, rows, rows_done,"
+            " chunks, created, updated, duplicates, errors)"
+            " values ($1, 'queued', 'utf-8', ',', '[]', '', '', now(), 0, 0, 0, 0, 0, 0, 0)",
+            import_,
+        )
         await con.execute(
             "insert into conversations (id, contact_id, sender_id) values ($1, $2, $3)",
             conversation,
@@ -179,14 +217,40 @@ async def things(account: Account, storage: Storage) -> Things:
             UUID(contact),
             UUID(sender),
         )
+        await con.execute(
+            "insert into media (id, reply_id, contact_id, gateway_id, status, size)"
+            " values ($1, $2, $3, '1', 'stored', 3)",
+            media,
+            uuid7(),
+            UUID(contact),
+        )
+    assert account.api.door.blobs is not None
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"abc")
+        file.flush()
+        await account.api.door.blobs.put(key_of(account.tenant, media), Path(file.name), "image/png")
     step = (await account.get(f"/campaigns/{draft}/steps"))["items"][0]["id"]
+    version = (await account.get(f"/campaigns/{draft}/versions"))["items"][0]["id"]
+    segment = (await account.post("/segments", {"name": "VIPs", "condition": {"type": "tag", "tag": "vip"}}))["id"]
+    phone = (await account.post(f"/contacts/{contact}/phone-numbers", {"phone": a_phone()}))["id"]
+    lead = (await account.post("/leads", {"contact_id": contact}))["id"]
+    invoice = (await account.post("/invoices", an_invoice(contact)))["id"]
     ids = {
         "contact_id": contact,
         "campaign_id": campaign,
         "sender_id": sender,
         "key_id": key,
+        "user_id": user,
         "step_id": step,
+        "version_id": version,
+        "segment_id": segment,
         "conversation_id": str(conversation),
         "message_id": str(message),
+        "phone_id": phone,
+        "lead_id": lead,
+        "invoice_id": invoice,
+        "import_id": str(import_),
+        "letter_id": str(await dead_letter(account)),
+        "media_id": str(media),
     }
     return Things(ids, draft)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import BaseTestServer, TestServer
 from redis.asyncio import Redis
 
 from harkara.bus.connection import Bus
@@ -29,7 +29,7 @@ SECRET = "a secret of thirty-two bytes, or more"
 class Front:
     """A running front door."""
 
-    def __init__(self, server: TestServer, door: Door, feed: Feed, session: ClientSession) -> None:
+    def __init__(self, server: BaseTestServer, door: Door, feed: Feed, session: ClientSession) -> None:
         self.server, self.door, self.feed, self.session = server, door, feed, session
 
     def url(self, path: str) -> str:

@@ -11,7 +11,7 @@ Role = Literal["viewer", "agent", "admin", "owner"]
 ROLES: tuple[Role, ...] = ("viewer", "agent", "admin", "owner")
 
 #: What a key's scopes are about: `<area>:read`, and `<area>:write`, which includes reading.
-AREAS = ("tenant", "senders", "contacts", "campaigns", "messages", "conversations", "feed")
+AREAS = ("tenant", "senders", "contacts", "campaigns", "messages", "conversations", "invoices", "feed", "audit")
 
 #: The scope of a key that may do everything its tenant may.
 EVERYTHING = "*"
@@ -28,13 +28,18 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Public:
-    """Anybody; the handler itself knows whom it trusts."""
+class Account:
+    """Anybody who is logged in, even before a tenant is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Anybody who is logged in, even before a tenant is chosen."""
+class Public:
+    """Anybody; the handler itself knows whom it trusts.
+
+    `otherwise` is what it asks of those who say who they are by the headers that every route takes.
+    """
+
+    otherwise: Access | Account | None = None
 
 
 PUBLIC = Public()

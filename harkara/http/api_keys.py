@@ -8,6 +8,7 @@ from harkara.http.access import EVERYTHING, SCOPES, scopes_suffice
 from harkara.http.checks import Faults
 from harkara.http.context import Context
 from harkara.http.identity import hash_of, new_key
+from harkara.http.keyring import Change
 from harkara.http.lists import newest, page
 from harkara.http.problems import forbidden, not_found
 from harkara.http.rows import amend, shown
@@ -40,7 +41,17 @@ async def create(ctx: Context[NewApiKey, None]) -> ApiKeyMade:
 
 
 def _check(ctx: Context[NewApiKey, None], scopes: list[str]) -> None:
-    faults, possible = Faults(), ", ".join(sorted(SCOPES))
+    faults = Faults()
+    check_new(ctx, faults)
+    faults.refuse()
+    beyond = [scope for scope in scopes if not _may_give(ctx.who.scopes, scope)]
+    if beyond:
+        raise forbidden(f"a key can't give what it doesn't have: {', '.join(beyond)}")
+
+
+def check_new(ctx: Context[NewApiKey, None], faults: Faults, _region: str | None = None) -> None:
+    """Its scopes, and until when it is good."""
+    possible = ", ".join(sorted(SCOPES))
     for index, scope in enumerate(ctx.body.scopes or ()):
         if scope not in SCOPES:
             faults.add(f"scopes[{index}]", f"is no scope: possible are {possible}")
@@ -48,10 +59,6 @@ def _check(ctx: Context[NewApiKey, None], scopes: list[str]) -> None:
         faults.add("scopes", f"must not be empty: possible are {possible}")
     if ctx.body.expires_at is not None and faults.instant("expires_at", ctx.body.expires_at) <= ctx.door.clock():
         faults.add("expires_at", "must lie in the future")
-    faults.refuse()
-    beyond = [scope for scope in scopes if not _may_give(ctx.who.scopes, scope)]
-    if beyond:
-        raise forbidden(f"a key can't give what it doesn't have: {', '.join(beyond)}")
 
 
 def _may_give(own: frozenset[str], scope: str) -> bool:
@@ -59,11 +66,11 @@ def _may_give(own: frozenset[str], scope: str) -> bool:
 
 
 async def revoke(ctx: Context[None, None]) -> None:
-    """End a key for good. Other processes stop believing in it within two seconds."""
+    """End a key for good, at once and everywhere."""
     async with ctx.transaction():
         key = await ApiKey.get_or_none(id=ctx.id("key_id"))
         if key is None:
             raise not_found("API key")
         if key.revoked_at is None:
             await amend(key, {"revoked_at": ctx.door.clock()})
-    ctx.door.keyring.forget()
+    ctx.door.access_changed(Change(tenant=ctx.tenant, key_id=key.id))

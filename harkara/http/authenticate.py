@@ -3,154 +3,133 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from harkara.http.access import Access, Account, Public, Role, role_suffices, scopes_suffice
+from harkara.http.access import Access, Account, Public, role_suffices, scopes_suffice
 from harkara.http.context import Context, answering
-from harkara.http.identity import PERSON, BadToken, Identity, hash_of, tenant_of_key
+from harkara.http.identity import PERSON, BadToken, Claims, Identity
+from harkara.http.keyring import Change, Key, Membership
 from harkara.http.problems import Problem, forbidden, malformed, unauthenticated
-from harkara.storage.storage import Storage
+from harkara.http.route import Route
 
-#: How long another process may still believe what we have changed.
-TRUSTED_FOR = timedelta(seconds=2)
+Handler = Callable[[Context[Any, Any]], Awaitable[object]]
 
-#: Accounts remembered at once; when it is more, all are asked again.
-REMEMBERED = 10_000
-
-FIND_KEY = """
-select k.id, k.scopes, k.expires_at, k.revoked_at from api_keys k join tenants t on t.id = k.tenant_id
-where k.key_hash = $1 and t.is_active
-"""
-
-TOUCH_KEY = """
-update api_keys set last_used_at = now()
-where id = $1 and (last_used_at is null or last_used_at < now() - interval '1 minute')
-"""
+#: The first request of a member who was added by others: from then on this tenant is one of theirs.
+ACCEPT = "update tenant_users set accepted_at = now(), updated_at = now() where user_id = $1 and accepted_at is null"
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """A user's place in one tenant."""
-
-    tenant: str
-    name: str
-    role: Role
+NO_ACCOUNT = "nobody here has the address of this Supabase login: confirm it there, and ask an owner to add you"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What is known of an API key."""
-
-    id: UUID
-    tenant: str
-    scopes: frozenset[str]
-    expires_at: datetime | None
-    revoked_at: datetime | None
-
-
-class Keyring:
-    """Memberships and keys, asked from the database and believed for two seconds."""
-
-    def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
-        self._storage, self._clock = storage, clock
-        self._members: dict[UUID, tuple[datetime, tuple[Membership, ...]]] = {}
-        self._keys: dict[str, tuple[datetime, Key]] = {}
-
-    async def memberships(self, user: UUID) -> tuple[Membership, ...]:
-        """The active tenants of an active user, by name; empty if there is none."""
-        now = self._clock()
-        known = self._members.get(user)
-        if known is not None and known[0] > now:
-            return known[1]
-        async with answering(self._storage.anonymous()) as con:
-            rows = await con.fetch("select tenant_id, tenant_name, role from app.memberships($1)", user)
-        found = tuple(Membership(row["tenant_id"], row["tenant_name"], row["role"]) for row in rows)
-        if len(self._members) >= REMEMBERED:
-            self._members.clear()
-        self._members[user] = (now + TRUSTED_FOR, found)
-        return found
-
-    async def key(self, text: str) -> Key | None:
-        """What is known of a key; None if there is no such key. Whether it has expired is for the caller to see."""
-        tenant = tenant_of_key(text)
-        if tenant is None:
-            return None
-        now, digest = self._clock(), hash_of(text)
-        known = self._keys.get(digest)
-        if known is not None and known[0] > now:
-            return known[1]
-        async with answering(self._storage.tenant(tenant)) as con:
-            row = await con.fetchrow(FIND_KEY, digest)
-            if row is None:
-                return None
-            await con.execute(TOUCH_KEY, row["id"])
-        key = Key(row["id"], tenant, frozenset(row["scopes"]), row["expires_at"], row["revoked_at"])
-        if len(self._keys) >= REMEMBERED:
-            self._keys.clear()
-        self._keys[digest] = (now + TRUSTED_FOR, key)
-        return key
-
-    def forget(self) -> None:
-        """Ask the database again from now on: a key or a membership was changed here."""
-        self._members.clear()
-        self._keys.clear()
-
-
-async def authenticate(ctx: Context[Any, Any], inner: Callable[[Context[Any, Any]], Awaitable[object]]) -> object:
+def authenticate(route: Route, inner: Handler) -> Handler:
     """Set `ctx.who`, or refuse: 401 unknown, 403 known but not allowed, 404 for a tenant one has no part in."""
-    if not isinstance(ctx.route.access, Public):
+    if isinstance(route.access, Public):
+        return inner
+
+    def known(ctx: Context[Any, Any]) -> Awaitable[object]:
+        text = ctx.request.headers.get("X-API-Key")
+        key = None if text is None else ctx.door.keyring.known_key(text)
+        if key is None:
+            return asked(ctx)
+        ctx.who = _of_key(ctx, key)
+        allow(ctx)
+        return inner(ctx)
+
+    async def asked(ctx: Context[Any, Any]) -> object:
         ctx.who = await identify(ctx)
         allow(ctx)
-    return await inner(ctx)
+        return await inner(ctx)
+
+    return known
 
 
 async def identify(ctx: Context[Any, Any]) -> Identity:
     """Who makes this request, by its `Authorization` or `X-API-Key` header. Raises Problem 401, 404 or 400."""
     headers = ctx.request.headers
     key = headers.get("X-API-Key")
-    scheme, _, token = headers.get("Authorization", "").partition(" ")
-    token = token.strip()
-    if key is None and scheme.lower() == "bearer" and token.startswith("hk_"):
-        key = token
     if key is not None:
         return await _by_key(ctx, key)
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() == "bearer" and token.startswith("hk_"):
+        return await _by_key(ctx, token)
     if scheme.lower() != "bearer" or not token:
         raise unauthenticated("say who you are: `Authorization: Bearer …` with an access token, or `X-API-Key: hk_…`")
     return await _by_token(ctx, token)
 
 
 async def _by_key(ctx: Context[Any, Any], text: str) -> Identity:
-    key = await ctx.door.keyring.key(text)
+    return _of_key(ctx, await ctx.door.keyring.key(text))
+
+
+def in_force(key: Key | None, now: datetime) -> Key:
+    """The key, if it is good. Raises Problem 401 for one that is not, or no longer."""
     if key is None:
         raise unauthenticated("there is no such API key: check it, or make a new one with POST /api/v1/api-keys")
     if key.revoked_at is not None:
         raise unauthenticated("this API key was revoked: make a new one with POST /api/v1/api-keys")
-    if key.expires_at is not None and key.expires_at <= ctx.door.clock():
+    if key.expires_at is not None and key.expires_at <= now:
         raise unauthenticated("this API key has expired: make a new one with POST /api/v1/api-keys")
+    return key
+
+
+def _of_key(ctx: Context[Any, Any], found: Key | None) -> Identity:
+    key = in_force(found, ctx.door.clock())
     if ctx.request.headers.get("X-Tenant-ID", key.tenant) != key.tenant:
         raise _no_such_tenant()
-    return Identity(key.tenant, key_id=key.id, role="owner", scopes=key.scopes)
+    return key.who
 
 
 async def _by_token(ctx: Context[Any, Any], token: str) -> Identity:
+    claims = await _claims(ctx, token)
+    standing = await ctx.door.keyring.standing(claims.sub, claims.sid)
+    if not standing.alive:
+        raise unauthenticated("this login was ended: log in again")
+    member = _meant(standing.memberships, ctx.request.headers.get("X-Tenant-ID"))
+    if member is None:
+        if isinstance(ctx.route.access, Account):
+            return Identity(user_id=claims.sub, scopes=PERSON, session=claims.sid)
+        raise _choose(standing.memberships)
+    if not member.accepted:
+        await _accept(ctx, member.tenant, claims.sub)
+    return Identity(member.tenant, claims.sub, role=member.role, scopes=PERSON, session=claims.sid, until=claims.exp)
+
+
+async def _claims(ctx: Context[Any, Any], token: str) -> Claims:
+    """Whose token it is: ours, or Supabase's of somebody who has an account here."""
+    door = ctx.door
     try:
-        claims = ctx.door.tokens.verify_access(token, ctx.door.clock())
+        return door.tokens.verify_access(token, door.clock())
+    except BadToken as error:
+        if door.supabase is None or door.tokens.are_ours(token):
+            raise unauthenticated(str(error)) from None
+    try:
+        person = door.supabase.verify(token, door.clock())
     except BadToken as error:
         raise unauthenticated(str(error)) from None
-    members = await ctx.door.keyring.memberships(claims.sub)
-    wanted = ctx.request.headers.get("X-Tenant-ID")
-    anonymous = Identity(user_id=claims.sub, scopes=PERSON, session=claims.sid)
-    if wanted is None and len(members) != 1:
-        if isinstance(ctx.route.access, Account):
-            return anonymous
-        raise _choose(members)
-    for member in members:
-        if wanted in (None, member.tenant):
-            return Identity(member.tenant, claims.sub, role=member.role, scopes=PERSON, session=claims.sid)
-    raise _no_such_tenant()
+    user = await door.keyring.of_supabase(person.subject, person.email)
+    if user is None:
+        raise unauthenticated(NO_ACCOUNT)
+    return Claims(sub=user, exp=person.until, jti=person.subject)
+
+
+def _meant(members: tuple[Membership, ...], wanted: str | None) -> Membership | None:
+    """The tenant that is named, or the only one; of several the only one where they have ever been."""
+    if wanted is not None:
+        for member in members:
+            if member.tenant == wanted:
+                return member
+        raise _no_such_tenant()
+    known = [member for member in members if member.accepted] or members
+    return known[0] if len(known) == 1 else None
+
+
+async def _accept(ctx: Context[Any, Any], tenant: str, user: UUID) -> None:
+    async with answering(ctx.door.storage.tenant(tenant)) as con:
+        await con.execute(ACCEPT, user)
+    ctx.door.access_changed(Change(tenant=tenant, user_id=user))
 
 
 def _choose(members: tuple[Membership, ...]) -> Problem:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from zoneinfo import available_timezones
 
-import phonenumbers
-
-from harkara import templating
+from harkara import templating, values
+from harkara.gateway.abilities import lacks
 from harkara.http.problems import Fault, invalid
+from harkara.rendering import Unsayable, said
 from harkara.schemas.content import Content
 from harkara.templating import TemplateFault
+from harkara.values import e164, is_region, one_line, tidy_tags, zones
 
-_LOCALE = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8}){0,2}\Z")
-_E164 = re.compile(r"^\+[1-9][0-9]{5,14}\Z")
-_EMAIL = re.compile(r"^[^@\s]+@[^@\s]+\Z")
-
-#: Kinds of numbers that WhatsApp can have.
-REACHABLE = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE)
-
-#: The database takes no longer one.
-LOCALE_LIMIT = 16
+__all__ = ["Faults", "e164", "is_region", "tidy_tags", "zones"]
 
 #: A caller's clock may be ahead of ours.
 CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 class Faults(list[Fault]):
-    """Faults collected on the way, so that all are told at once."""
+    """Faults collected on the way, so that all are told at once.
+
+    `is_made_up` tells whether what is at a path was put there, because what was sent is no such thing: what follows
+    from it is no fault of the sender's.
+    """
+
+    def __init__(self, faults: Iterable[Fault] = (), is_made_up: Callable[[str], bool] = lambda _: False) -> None:
+        super().__init__(faults)
+        self.is_made_up = is_made_up
 
     def add(self, path: str, message: str) -> None:
         """Note a fault."""
@@ -50,28 +49,31 @@ class Faults(list[Fault]):
 
     def filled(self, path: str, text: str) -> str:
         """The text on one line, without white space around it; it must have something to see in it."""
-        stripped = " ".join(text.split())
-        if not any(char.isprintable() and not char.isspace() for char in stripped):
-            self.add(path, "must not be empty")
-        return stripped
+        try:
+            return one_line(text)
+        except ValueError as error:
+            self.add(path, str(error))
+            return ""
 
     def timezone(self, path: str, text: str | None) -> str | None:
         """A time zone's name as the IANA database spells it."""
         if text is None:
             return None
-        found = zones().get(text.strip().lower())
-        if found is None:
-            self.add(path, "is not a time zone: give a name such as Asia/Kolkata")
-        return found
+        try:
+            return values.timezone(text)
+        except ValueError as error:
+            self.add(path, str(error))
+            return None
 
     def locale(self, path: str, text: str | None) -> str | None:
         """A language, perhaps with a country."""
         if text is None:
             return None
-        stripped = text.strip()
-        if not _LOCALE.match(stripped) or len(stripped) > LOCALE_LIMIT:
-            self.add(path, "is not a locale: give a language such as hi, en-IN or pt_BR")
-        return stripped
+        try:
+            return values.locale(text)
+        except ValueError as error:
+            self.add(path, str(error))
+            return None
 
     def moment(self, path: str, at: datetime, now: datetime) -> datetime:
         """An instant that is not in the future, give or take what clocks differ; in UTC."""
@@ -89,59 +91,43 @@ class Faults(list[Fault]):
 
     def email(self, path: str, text: str) -> str:
         """An address in lower case."""
-        address = text.strip().lower()
-        if not _EMAIL.match(address):
-            self.add(path, "is not an email address")
-        return address
+        try:
+            return values.email(text)
+        except ValueError as error:
+            self.add(path, str(error))
+            return ""
 
-    def content(self, content: Content, *, complete: bool, prefix: str = "") -> None:
-        """What a message says: the gateway's limits and its variables; `complete` ones have a default for each."""
-        for path, message in content.faults():
+    def content(self, content: Content, *, complete: bool, prefix: str = "", provider: str = "cloud") -> None:
+        """What a message says: the gateway's limits and its variables; `complete` ones have a default for each.
+
+        `provider` is the sender's: not every gateway can send everything.
+        """
+        for path, message in content.faults() + lacks(provider, content):
             self.add(prefix + path, message)
         check = templating.check_complete if complete else templating.check
+        before = len(self)
         for path, text in content.texts():
             if "{" in text:
                 try:
                     check(text)
                 except TemplateFault as fault:
                     self.add(prefix + path, str(fault))
+        if complete and len(self) == before:
+            self.extend((prefix + path, message) for path, message in _of_somebody(content))
 
 
-def e164(text: str, region: str | None) -> str:
-    """A phone number in E.164. `region` (two letters) is where numbers without + belong. Raises ValueError."""
-    stripped = text.strip()
-    if not stripped.startswith("+") and region is None:
-        raise ValueError("is not a phone number: begin with + and the country, such as +919876543210")
+def somebodys(content: Content) -> Content:
+    """What is said to somebody of whom little is known; as it is where that can't be said."""
     try:
-        number = phonenumbers.parse(stripped, region)
-    except phonenumbers.NumberParseException:
-        raise ValueError("is not a phone number: it should look like +919876543210") from None
-    if not any(_fits(number, kind) for kind in REACHABLE):
-        raise ValueError("is not a possible phone number: it has too few or too many digits for its country")
-    found = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    if not _E164.match(found):
-        raise ValueError("is not a phone number that WhatsApp can reach: it has more than 15 digits, or too few")
-    return found
+        return said(content, templating.SOMEBODY)
+    except Unsayable as fault:
+        return fault.content or content
 
 
-def _fits(number: phonenumbers.PhoneNumber, kind: int) -> bool:
-    """Whether it has as many digits as such a number has in its country; short local ones don't count."""
-    return (
-        phonenumbers.is_possible_number_for_type_with_reason(number, kind) == phonenumbers.ValidationResult.IS_POSSIBLE
-    )
-
-
-def is_region(text: str) -> bool:
-    """Whether these two letters are a country that has phone numbers."""
-    return text in phonenumbers.SUPPORTED_REGIONS
-
-
-@cache
-def zones() -> dict[str, str]:
-    """Every time zone by its name in lower case."""
-    return {name.lower(): name for name in available_timezones()}
-
-
-def tidy_tags(tags: list[str]) -> list[str]:
-    """Without white space around, empty ones and repetitions; the order stays."""
-    return list(dict.fromkeys(stripped for tag in tags if (stripped := tag.strip())))
+def _of_somebody(content: Content) -> Sequence[Fault]:
+    """What would be wrong for somebody of whom little is known: defaults that are too long, or empty."""
+    try:
+        said(content, templating.SOMEBODY)
+    except Unsayable as fault:
+        return fault.faults
+    return ()

@@ -1,158 +1,327 @@
-"""POST /contacts/import: a CSV file, streamed to disk, read and stored a thousand rows at a time."""
+"""POST /contacts/import: a CSV file, streamed to disk. A small one is stored at once, a large one piece by piece."""
 
 from __future__ import annotations
 
 import asyncio
-import codecs
-import io
-import json
+import contextlib
 import tempfile
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Generator, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any
 
+import msgspec
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import MultiDict
 
 from harkara.http import contacts
-from harkara.http.contact_rows import Batch, ContactRow, NotAFile, batches
-from harkara.http.context import Context
-from harkara.http.problems import Problem, malformed, too_large
-from harkara.ids import uuid7
-from harkara.schemas.api import Imported, RowError
+from harkara.http.accepting import Expected, accept
+from harkara.http.checks import Faults
+from harkara.http.context import Answer, Context
+from harkara.http.decoding import decode_query
+from harkara.http.problems import Problem, invalid, malformed, too_large
+from harkara.http.route import PREFIX
+from harkara.importing.encodings import Shape, known, shape_of
+from harkara.importing.reading import NotAFile, Reader, Row
+from harkara.importing.rows import Meaning
+from harkara.schemas.api import (
+    ImportAccepted,
+    ImportColumn,
+    Imported,
+    ImportPreview,
+    ImportQuery,
+    ImportRow,
+    Outcome,
+    RowError,
+)
+from harkara.schemas.commands import RunImport
+from harkara.storage import importing
+from harkara.storage.importing import CHUNK_CHARS, CHUNK_ROWS, Stored
+from harkara.storage.models import Import
 
 if TYPE_CHECKING:
-    from harkara.storage.storage import Connection
+    from collections.abc import Mapping
+    from uuid import UUID
 
-#: Bytes of a file; larger ones are for the asynchronous import.
-LIMIT = 20_000_000
+#: Bytes and rows of a file: larger ones have to be split.
+LIMIT, MOST_ROWS = 100_000_000, 500_000
+
+#: A file of so many bytes and lines is stored before it is answered.
+SMALL, SMALL_LINES = 2_000_000, 5_000
 
 #: Bytes of a file kept in memory; what is more goes to disk.
 IN_MEMORY = 1_000_000
 
-BATCH = 1000
+#: Rows that a preview shows, and errors that an answer lists.
+PREVIEWED, ERRORS_LISTED = 20, 1000
 
-ERRORS_LISTED = 1000
+#: Bytes of a field of a form that is no file.
+FIELD_LIMIT = 1000
 
-#: Separates tags on their way into the database: no tag has it, because a row is split there.
-SEPARATOR = "|"
-
-#: Nothing is taken away: what a row leaves empty stays as it was, and an opt-out stays an opt-out.
-STORE = """
-insert into contacts (id, name, phone, locale, timezone, attributes, tags, opted_in_at, consent_source)
-select i.id, i.name, i.phone, i.locale, i.timezone, i.attributes::jsonb, string_to_array(i.tags, '|'),
-       i.consent_at, case when i.consent_at is not null then 'import' end
-from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[])
-     as i (id, name, phone, locale, timezone, attributes, tags, consent_at)
-on conflict (tenant_id, phone) do update
-set name = excluded.name,
-    locale = coalesce(excluded.locale, contacts.locale),
-    timezone = coalesce(excluded.timezone, contacts.timezone),
-    attributes = contacts.attributes || excluded.attributes,
-    tags = array(select distinct unnest(contacts.tags || excluded.tags)),
-    opted_in_at = coalesce(contacts.opted_in_at, excluded.opted_in_at),
-    consent_source = case when contacts.opted_in_at is null then excluded.consent_source
-                          else contacts.consent_source end,
-    updated_at = now()
-returning xmax = 0
-"""
-
-FURTHER = "select phone, contact_id from phone_numbers where phone = any ($1::text[])"
+#: An upload that was never received whole is forgotten after this long.
+ABANDONED = timedelta(hours=1)
 
 
-async def import_csv(ctx: Context[None, None]) -> Imported:
+@dataclass(slots=True)
+class Upload:
+    """What was sent: the file, its name, and the fields of the form beside it."""
+
+    file: IO[bytes]
+    name: str | None = None
+    fields: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that is open for reading."""
+
+    reader: Reader
+    shape: Shape
+    meaning: Meaning
+    name: str | None
+
+
+async def import_csv(ctx: Context[None, ImportQuery]) -> Answer[Imported | ImportPreview | Outcome]:
     """Make or update a contact of every good row, and say what is wrong with the others.
 
-    Sending the same file again does no harm: each batch is stored as it is read, so that is what to do after a failure.
+    A large file is answered 202: GET /contacts/imports/{id} tells how far it has come, and so does the feed. Sending
+    the same file again does no harm: what a cell leaves empty stays, and each number is one contact. Only an outright
+    no as `consent` takes something away: a consent that was given before, as the audit log notes. A yes leaves an
+    opt-out, and a consent that was given before, as they are; the answer counts who stays opted out. `opted_out` yes is
+    an opt-out of everything. Of two rows with the same number the first counts. A file of UTF-8 in which some rows are
+    not is UTF-8, and those are errors.
     """
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
-        await _receive(ctx.request, file)
+        upload = Upload(file)
+        await _receive(ctx.request, upload)
+        wanted = decode_query(_both(ctx, upload.fields), ImportQuery) if upload.fields else ctx.query
         async with ctx.transaction() as con:
             region = await contacts.region(con)
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        with _refusing():
+            source = await asyncio.to_thread(_open, upload, wanted, region, ctx)
+            try:
+                return await _answer(ctx, source, preview=wanted.preview)
+            finally:
+                source.reader.close()
+
+
+def _both(ctx: Context[Any, Any], fields: Mapping[str, str]) -> Any:
+    given = MultiDict(ctx.request.query)
+    for name, value in fields.items():
+        given.add(name, value)
+    return given
+
+
+@contextlib.contextmanager
+def _refusing() -> Generator[None]:
+    """Tell what is wrong with the file as a whole."""
+    try:
+        yield
+    except NotAFile as error:
+        raise Problem(422, str(error), errors=[("", str(error))]) from None
+
+
+def _open(upload: Upload, wanted: ImportQuery, region: str | None, ctx: Context[Any, Any]) -> Source:
+    faults = Faults()
+    shape = shape_of(upload.file)
+    encoding = shape.encoding
+    if wanted.encoding is not None:
         try:
-            return await _store_all(ctx, text, region)
-        except NotAFile as error:
-            raise Problem(422, str(error), errors=[("", str(error))]) from None
-        finally:
-            text.detach()
+            encoding = known(wanted.encoding)
+        except ValueError as error:
+            faults.add("encoding", str(error))
+    faults.refuse()
+    told = msgspec.to_builtins(wanted)
+    mapping = {name.removeprefix("map."): title for name, title in told.items() if name.startswith("map.") and title}
+    delimiter = "\t" if wanted.delimiter == "tab" else wanted.delimiter
+    reader = Reader(upload.file, encoding, delimiter, mapping)
+    return Source(reader, shape, Meaning(reader.columns, region, ctx.door.clock()), upload.name)
 
 
-async def _receive(request: web.Request, file: Any) -> None:
-    """Write the upload to the file. Raises Problem 413, or 422 if it isn't UTF-8: before anything is stored."""
+async def _answer(
+    ctx: Context[Any, Any], source: Source, *, preview: bool
+) -> Answer[Imported | ImportPreview | Outcome]:
+    if preview:
+        return Answer(await _preview(ctx, source))
+    if source.shape.size <= SMALL and source.shape.lines <= SMALL_LINES:
+        return Answer(await _store_all(ctx, source))
+    answer: Answer[Imported | ImportPreview | Outcome] = await _lay_down(ctx, source)
+    return answer
+
+
+# -- receiving -------------------------------------------------------------------------------------------------------
+
+
+async def _receive(request: web.Request, upload: Upload) -> None:
+    """Write the upload to the file. Raises Problem 413, 415 or 400: before anything is stored."""
     if (request.content_length or 0) > LIMIT:
         raise too_large(LIMIT)
-    decoder, size = codecs.getincrementaldecoder("utf-8")(), 0
     try:
-        async for chunk in _chunks(request):
-            size += len(chunk)
-            if size > LIMIT:
+        async for chunk in _chunks(request, upload):
+            if upload.file.tell() + len(chunk) > LIMIT:
                 raise too_large(LIMIT)
-            decoder.decode(chunk)
-            file.write(chunk)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        detail = "the file is not UTF-8: save it as `CSV UTF-8` and send it again"
-        raise Problem(422, detail, errors=[("", detail)]) from None
-    except (web.RequestPayloadError, ConnectionError, ValueError):
+            upload.file.write(chunk)
+    except (web.RequestPayloadError, HttpProcessingError, ConnectionError, ValueError):
         raise malformed("the upload ended early or is badly encoded: send it again") from None
-    file.seek(0)
 
 
-async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
+async def _chunks(request: web.Request, upload: Upload) -> AsyncIterator[bytes]:
     if request.content_type == "application/json":
         raise Problem(415, "send the CSV file itself, as text/csv or as a file in multipart/form-data")
     if not request.content_type.startswith("multipart/"):
         async for chunk in request.content.iter_any():
             yield chunk
         return
+    found = False
     async for part in await request.multipart():
-        if isinstance(part, BodyPartReader) and (part.filename or part.name == "file"):
+        if not isinstance(part, BodyPartReader):
+            continue
+        if not found and (part.filename or part.name == "file"):
+            found, upload.name = True, part.filename
             while chunk := await part.read_chunk(65_536):
                 yield bytes(chunk)
-            return
-    raise malformed("there is no file in the form: name the field `file`")
+        elif part.name and part.filename is None:
+            await _field(part, upload)
+    if not found:
+        raise malformed("there is no file in the form: name the field `file`")
 
 
-async def _store_all(ctx: Context[None, None], text: io.TextIOWrapper, region: str | None) -> Imported:
-    created = updated = duplicates = wrong = 0
-    errors: list[RowError] = []
-    reading = batches(text, region, ctx.door.clock(), BATCH)
-    # Reading phone numbers takes 0.1 ms a row: on the event loop it would hold everybody up.
-    while (batch := await asyncio.to_thread(next, reading, None)) is not None:
-        if batch.rows:
-            async with ctx.transaction() as con:
-                made, changed = await _store(con, batch)
-            created, updated = created + made, updated + changed
-        duplicates += batch.duplicates
-        wrong += len(batch.errors)
-        errors += batch.errors[: ERRORS_LISTED - len(errors)]
+async def _field(part: BodyPartReader, upload: Upload) -> None:
+    """A field beside the file; those that are none of ours, such as a note, are left alone."""
+    text = bytearray()
+    while chunk := await part.read_chunk(FIELD_LIMIT):
+        text += chunk[: FIELD_LIMIT + 1 - len(text)]
+    if part.name in FIELDS:
+        if len(text) > FIELD_LIMIT:
+            raise invalid((part.name, f"must have at most {FIELD_LIMIT} bytes"))
+        upload.fields[part.name] = text.decode(errors="replace")
+
+
+#: What a form may say beside the file.
+FIELDS = frozenset(one.encode_name for one in msgspec.structs.fields(ImportQuery))
+
+
+# -- preview, and small files ----------------------------------------------------------------------------------------
+
+
+async def _preview(ctx: Context[Any, Any], source: Source) -> ImportPreview:
+    rows = await asyncio.to_thread(lambda: list(islice(source.reader.rows(), PREVIEWED)))
+    found = await asyncio.to_thread(importing.read, rows, source.meaning)
+    async with ctx.transaction() as con:
+        known_ = await importing.known(con, ctx.tenant, [row.phone for row in found.rows])
+        opted_out = await importing.stay_opted_out(con, ctx.tenant, found.rows)
+    return ImportPreview(
+        encoding=source.reader.encoding,
+        delimiter=source.reader.delimiter,
+        columns=_shown(source),
+        rows=[msgspec.convert(row, ImportRow, from_attributes=True) for row in found.rows],
+        errors=found.errors,
+        duplicates=found.duplicates,
+        known=known_,
+        opted_out=opted_out,
+    )
+
+
+def _shown(source: Source) -> list[ImportColumn]:
+    return [msgspec.convert(column, ImportColumn, from_attributes=True) for column in source.reader.columns]
+
+
+async def _store_all(ctx: Context[Any, Any], source: Source) -> Imported:
+    import_id, done = ctx.new_id(), list[Stored]()
+    async for rows in _pieces(source):
+        found = await asyncio.to_thread(importing.read, rows, source.meaning)
+        async with ctx.transaction() as con:
+            done.append(await importing.store(con, ctx.tenant, import_id, found, len(rows)))
+    errors: list[RowError] = [error for one in done for error in one.errors]
     return Imported(
-        created=created,
-        updated=updated,
-        duplicates=duplicates,
-        errors=errors,
-        errors_left_out=wrong - len(errors),
+        created=sum(one.created for one in done),
+        updated=sum(one.updated for one in done),
+        duplicates=sum(one.duplicates for one in done),
+        opted_out=sum(one.opted_out for one in done),
+        errors=errors[:ERRORS_LISTED],
+        encoding=source.reader.encoding,
+        delimiter=source.reader.delimiter,
+        errors_left_out=max(len(errors) - ERRORS_LISTED, 0),
     )
 
 
-async def _store(con: Connection, batch: Batch) -> tuple[int, int]:
-    """Write the good rows, in the order of their numbers so that two imports can't block each other."""
-    further = await con.fetch(FURTHER, [row.phone for row in batch.rows])
-    owners: dict[str, Any] = {record["phone"]: record["contact_id"] for record in further}
-    for row in batch.rows:
-        if row.phone in owners:
-            message = f"is a further number of contact {owners[row.phone]}"
-            batch.errors.append(RowError(row=row.row, path="phone", message=message))
-    rows: list[ContactRow] = sorted((r for r in batch.rows if r.phone not in owners), key=lambda row: row.phone)
-    written = await con.fetch(
-        STORE,
-        [uuid7() for _ in rows],
-        [row.name for row in rows],
-        [row.phone for row in rows],
-        [row.locale for row in rows],
-        [row.timezone for row in rows],
-        [json.dumps(row.attributes, ensure_ascii=False) for row in rows],
-        [SEPARATOR.join(row.tags) for row in rows],
-        [row.consent_at for row in rows],
-    )
-    made = sum(record[0] for record in written)
-    return made, len(written) - made
+async def _pieces(source: Source) -> AsyncIterator[list[Row]]:
+    """The rows of a file, a chunk at a time."""
+    rows = source.reader.rows()
+    while piece := await asyncio.to_thread(_piece, rows):
+        yield piece
+
+
+def _piece(rows: Iterator[Row]) -> list[Row]:
+    piece: list[Row] = []
+    size = 0
+    for row in rows:
+        piece.append(row)
+        size += sum(map(len, row.cells))
+        if len(piece) >= CHUNK_ROWS or size >= CHUNK_CHARS:
+            break
+    return piece
+
+
+# -- large files -----------------------------------------------------------------------------------------------------
+
+
+async def _lay_down(ctx: Context[Any, Any], source: Source) -> Any:
+    """Store the rows as they are, and have them imported."""
+    import_id = await _begin(ctx, source)
+    try:
+        await _lay_rows(ctx, source, import_id)
+        expected = Expected(frozenset({"import.completed"}), import_id)
+        location = f"{PREFIX}/contacts/imports/{import_id}"
+        command = RunImport(import_id=str(import_id))
+        accepted = ImportAccepted(id=import_id, encoding=source.reader.encoding, delimiter=source.reader.delimiter)
+        answer = await accept(ctx, command, accepted, location, expected, of_rows=True)
+        return answer if answer.status else replace(answer, status=202)
+    except BaseException:
+        # It can't be known whether the command is stored, but one that finds no file does nothing.
+        # With an Idempotency-Key all this is one transaction: what has not been committed is forgotten inside it.
+        forgetting = _forget(ctx, import_id)
+        await (forgetting if ctx.seed is not None else asyncio.shield(forgetting))
+        raise
+
+
+async def _begin(ctx: Context[Any, Any], source: Source) -> UUID:
+    import_id, now = ctx.new_id(), ctx.door.clock()
+    async with ctx.transaction():
+        await Import.filter(status="receiving", created_at__lt=now - ABANDONED).delete()
+        await Import.create(
+            id=import_id,
+            filename=source.name and source.name[:200].replace("\x00", ""),
+            encoding=source.reader.encoding,
+            delimiter=source.reader.delimiter,
+            header=msgspec.to_builtins(source.reader.columns),
+            region=source.meaning.region,
+            acting=ctx.acting,
+            cause=ctx.cause,
+            read_at=source.meaning.now,
+        )
+    return import_id
+
+
+async def _lay_rows(ctx: Context[Any, Any], source: Source, import_id: UUID) -> None:
+    number = rows = 0
+    async for piece in _pieces(source):
+        rows += len(piece)
+        if rows > MOST_ROWS:
+            detail = f"the file has more than the {MOST_ROWS} rows that one import takes: split it"
+            raise Problem(413, detail, errors=[("", detail)])
+        async with ctx.transaction() as con:
+            await importing.put(con, ctx.tenant, import_id, number, piece)
+        number += 1
+    async with ctx.transaction() as con:
+        if number == 0:  # nothing but empty lines
+            await importing.put(con, ctx.tenant, import_id, 0, [])
+        await Import.filter(id=import_id).update(status="queued", rows=rows, chunks=max(number, 1))
+
+
+async def _forget(ctx: Context[Any, Any], import_id: UUID) -> None:
+    with contextlib.suppress(Problem):  # it is forgotten an hour later then
+        async with ctx.transaction():
+            await Import.filter(id=import_id).delete()

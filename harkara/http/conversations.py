@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import msgspec
 
+from harkara.http import media
 from harkara.http.context import Context
-from harkara.http.lists import before, newest, page
+from harkara.http.lists import before, cursor, page
 from harkara.http.problems import not_found
-from harkara.http.rows import shown
-from harkara.schemas.api import ConversationShown, Page, Paging, ReplyQuery, ReplyShown, Said
-from harkara.storage.models import Reply
+from harkara.http.search import LOOKED_AT, Search, Searched, refuse_odd_times
+from harkara.ids import time_of
+from harkara.policy.window import closes_at
+from harkara.schemas.api import (
+    ConversationQuery,
+    ConversationShown,
+    MediaShown,
+    Page,
+    Paging,
+    ReplyQuery,
+    ReplyShown,
+    Said,
+)
 
-LIST = """
-select c.id, c.contact_id, k.name as contact_name, k.phone as contact_phone, c.sender_id, c.status, c.last_inbound_at,
-       c.created_at
-from conversations c join contacts k on k.id = c.contact_id
-where c.tenant_id = (select app.tenant()) and c.id < $1 order by c.id desc limit $2
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
+
+#: Filters, of which the first that is given is served by an index together with the order; the others pick.
+FILTERS = ("contact_id", "assigned_to", "unassigned", "sender_id", "status")
+
+SHOWN = """
+select c.id, c.contact_id, k.name as contact_name, k.phone as contact_phone, c.sender_id, c.status, c.assigned_to,
+       c.last_inbound_at, c.last_activity, c.read_at, c.closed_at, c.created_at, s."window" as sender_window
+from {found} c join contacts k on k.id = c.contact_id join senders s on s.id = c.sender_id
 """
+
+ONE = SHOWN.format(found="conversations") + " where c.id = $1"
 
 #: Both sides, newest first. Each side is cut to a page before they are put together.
 MESSAGES = """
@@ -33,12 +52,81 @@ union all
 order by id desc limit $5
 """
 
+REPLIES = Searched(
+    table="replies",
+    columns=tuple(name for name in ReplyShown.__struct_fields__ if name != "media"),
+    found_by=("contact_id", "conversation_id"),
+    picked_by=("sender_id",),
+)
 
-async def index(ctx: Context[None, Paging]) -> Page[ConversationShown]:
-    """Conversations, newest first."""
+
+async def index(ctx: Context[None, ConversationQuery]) -> Page[ConversationShown]:
+    """Conversations, the one where something was said last first."""
+    found = _Found(ctx.tenant, ctx.query)
     async with ctx.transaction() as con:
-        rows = await con.fetch(LIST, before(ctx.query), ctx.query.limit + 1)
-    return page([msgspec.convert(dict(row), ConversationShown) for row in rows], ctx.query)
+        rows = await con.fetch(found.page, *found.values)
+        last = rows[ctx.query.limit - 1]["last_activity"] if len(rows) > ctx.query.limit else await found.last(con)
+    items = [_shown(row) for row in rows[: ctx.query.limit]]
+    return Page(items=items, next=None if last is None else cursor(last))
+
+
+class _Found:
+    """The statement of one page. Names the tenant although row-level security does too: see `lists.newest`."""
+
+    def __init__(self, tenant: str, query: ConversationQuery) -> None:
+        self.values: list[Any] = [tenant, before(query)]
+        self._limit = query.limit + 1
+        given = [name for name in FILTERS if getattr(query, name)]
+        by, *picks = [self._is(name, query) for name in given] or ["true"]
+        #: How many of the values the inner part has.
+        self._inner = 2 + len([name for name in given[:1] if name != "unassigned"])
+        self._rows = f"from conversations where tenant_id = $1 and last_activity < $2 and {by}"
+        self._picks = " and ".join(picks)
+
+    def _is(self, name: str, query: ConversationQuery) -> str:
+        if name == "unassigned":
+            return "assigned_to is null"
+        self.values.append(getattr(query, name))
+        return f"{name} = ${len(self.values)}"
+
+    @property
+    def page(self) -> str:
+        """The page, and one more if there are more."""
+        rows = f"select * {self._rows} order by last_activity desc limit "
+        if self._picks:
+            rows = f"select * from ({rows} {LOOKED_AT}) one where {self._picks} order by last_activity desc limit "  # noqa: S608
+        return SHOWN.format(found=f"({rows} {self._limit})") + " order by c.last_activity desc"
+
+    async def last(self, con: Connection) -> UUID | None:
+        """The last conversation that was looked at, if more are left than a page looks at."""
+        if not self._picks:
+            return None
+        statement = f"select last_activity {self._rows} order by last_activity desc offset {LOOKED_AT - 1} limit 1"
+        found: UUID | None = await con.fetchval(statement, *self.values[: self._inner])
+        return found
+
+
+def _shown(row: Any) -> ConversationShown:
+    told = dict(row)
+    window, inbound = told.pop("sender_window"), told["last_inbound_at"]
+    until = closes_at(inbound) if window == "enforce" else None
+    return msgspec.convert(
+        {**told, "last_activity_at": time_of(told["last_activity"]), "window_until": until}, ConversationShown
+    )
+
+
+async def show(ctx: Context[None, None]) -> ConversationShown:
+    """One conversation."""
+    async with ctx.transaction() as con:
+        return await told(con, ctx.id("conversation_id"))
+
+
+async def told(con: Connection, id_: UUID) -> ConversationShown:
+    """A conversation as it is shown. Raises Problem 404 if there is none."""
+    row = await con.fetchrow(ONE, id_)
+    if row is None:
+        raise not_found("conversation")
+    return _shown(row)
 
 
 async def messages(ctx: Context[None, Paging]) -> Page[Said]:
@@ -51,10 +139,11 @@ async def messages(ctx: Context[None, Paging]) -> Page[Said]:
         rows = await con.fetch(
             MESSAGES, id_, found["contact_id"], found["sender_id"], before(ctx.query), ctx.query.limit + 1
         )
-    return page([_said(row) for row in rows], ctx.query)
+        files = await media.of_replies(con, ctx.tenant, [row["id"] for row in rows if row["direction"] == "in"])
+    return page([_said(row, files.get(row["id"])) for row in rows], ctx.query)
 
 
-def _said(row: Any) -> Said:
+def _said(row: Any, file: MediaShown | None) -> Said:
     content: dict[str, Any] = msgspec.json.decode(row["content"])
     return Said(
         id=row["id"],
@@ -64,6 +153,7 @@ def _said(row: Any) -> Said:
         text=row["text"],
         content=content,
         status=row["status"],
+        media=file,
     )
 
 
@@ -75,9 +165,13 @@ def _kind(content: dict[str, Any]) -> str:
 
 async def replies(ctx: Context[None, ReplyQuery]) -> Page[ReplyShown]:
     """What contacts wrote, newest first."""
-    async with ctx.transaction():
-        rows = newest(Reply.all(), ctx.tenant, ctx.query)
-        if ctx.query.contact_id is not None:
-            rows = rows.filter(contact_id=ctx.query.contact_id)
-        found = await rows
-    return page([shown(row, ReplyShown) for row in found], ctx.query)
+    refuse_odd_times(ctx.query)
+    async with ctx.transaction() as con:
+        rows, last = await Search(REPLIES, ctx.tenant, ctx.query).run(con)
+        files = await media.of_replies(con, ctx.tenant, [row["id"] for row in rows])
+    items = [_reply(row, files.get(row["id"])) for row in rows]
+    return Page(items=items, next=None if last is None else cursor(last))
+
+
+def _reply(row: Any, file: MediaShown | None) -> ReplyShown:
+    return msgspec.convert({**row, "payload": msgspec.json.decode(row["payload"]), "media": file}, ReplyShown)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
@@ -22,13 +23,15 @@ from harkara.bus.tasks import end
 from harkara.http.access import Role, reads, scopes_suffice
 from harkara.http.authenticate import identify
 from harkara.http.catchup import CatchUp
-from harkara.http.context import Context
+from harkara.http.context import Context, database_errors
 from harkara.http.decoding import decode_body
+from harkara.http.feed_protocol import TYPES
 from harkara.http.hub import EVENTS, Event, Hub, Patterns
-from harkara.http.identity import Identity
+from harkara.http.identity import Identity, utc_now
 from harkara.http.listener import CLOSING, GOING_AWAY, NOT_ALLOWED, WRONG_KIND, Socket
-from harkara.http.problems import Problem, forbidden, unauthenticated, unavailable
+from harkara.http.problems import Problem, forbidden, invalid, unauthenticated, unavailable
 from harkara.schemas.base import Body
+from harkara.storage import redis_keys
 from harkara.storage.storage import Storage, is_away
 
 if TYPE_CHECKING:
@@ -50,7 +53,14 @@ RESTARTING = "the server restarts: come back with your last seq"
 
 _WISH_BYTES = 8 * 1024
 
-Pattern = Annotated[str, Meta(max_length=100, pattern=r"^([a-z_]+|\*)(\.([a-z_]+|\*))*(\.>)?$|^>$")]
+Pattern = Annotated[
+    str,
+    Meta(
+        max_length=100,
+        pattern=r"^([a-z_]+|\*)(\.([a-z_]+|\*))*(\.>)?$|^>$",
+        extra={"words": "a type of event, or a pattern of some: message.sent, message.*, >"},
+    ),
+]
 
 STILL_KEYS = """
 select k.id from api_keys k join tenants t on t.id = k.tenant_id
@@ -58,7 +68,9 @@ where k.id = any($1) and k.revoked_at is null and (k.expires_at is null or k.exp
 """
 
 STILL_MEMBERS = """
-select m.tenant_id, u.id as user_id from unnest($1::uuid[]) as u (id), app.memberships(u.id) as m
+select t.id as tenant_id, u.id as user_id, u.session
+from unnest($1::uuid[], $2::uuid[]) as u (id, session), app.access(u.id, u.session) as a, unnest(a.tenants) as t (id)
+where a.alive
 """
 
 
@@ -67,6 +79,12 @@ class Wish(Body):
 
     subscribe: Annotated[list[Pattern], Meta(min_length=1, max_length=50)]
     since: Annotated[int, Meta(ge=0)] | Literal["now"] = "now"
+
+
+class Opening(Body):
+    """A browser, which can't set headers, brings a ticket."""
+
+    ticket: Annotated[str, Meta(max_length=200)] | None = None
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +103,8 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[str, ...]
     user_id: UUID | None = None
     key_id: UUID | None = None
+    session: UUID | None = None
+    until: float | None = None
 
 
 class Feed:
@@ -99,6 +119,7 @@ class Feed:
         self._open: set[Socket] = set()
         self._stopping = False
         self._rechecks: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to read events. If the broker is away it goes on trying; sockets wait meanwhile."""
@@ -128,6 +149,10 @@ class Feed:
         """How many sockets are open."""
         return len(self._open)
 
+    def serves(self, tenant: str) -> bool:
+        """Whether somebody of this tenant listens; with an empty name, whether anybody does."""
+        return any(not tenant or socket.who.tenant == tenant for socket in self._open)
+
     def expect(self, tenant: str, types: Collection[str], about: str) -> asyncio.Future[Event]:
         """The first event from now on of one of these types whose `id` is `about`.
 
@@ -138,7 +163,13 @@ class Feed:
     async def issue(self, who: Identity) -> Ticket:
         """A ticket for whoever can't send headers. Raises Problem 503 if Redis is away."""
         holder = Holder(
-            tenant=who.tenant, role=who.role, scopes=tuple(who.scopes), user_id=who.user_id, key_id=who.key_id
+            tenant=who.tenant,
+            role=who.role,
+            scopes=tuple(who.scopes),
+            user_id=who.user_id,
+            key_id=who.key_id,
+            session=who.session,
+            until=who.until,
         )
         ticket, position = secrets.token_urlsafe(32), self.position
         try:
@@ -148,7 +179,7 @@ class Feed:
         return Ticket(ticket=ticket, expires_in=int(TICKET_LIFETIME.total_seconds()), seq=position)
 
     async def redeem(self, ticket: str) -> Identity:
-        """Whose ticket it is; it is used up by this. Raises Problem 401, or 503 if Redis is away."""
+        """Whose ticket it is; it is used up by this. Raises Problem 401, or 503 if Redis or the database is away."""
         try:
             found: bytes | None = await self._redis.getdel(_key_of(ticket))
         except (RedisError, OSError) as error:
@@ -156,7 +187,19 @@ class Feed:
         if found is None:
             raise unauthenticated("this ticket was used or has expired: get another from POST /api/v1/feed/ticket")
         holder = msgspec.json.decode(found, type=Holder)
-        return Identity(holder.tenant, holder.user_id, holder.key_id, role=holder.role, scopes=frozenset(holder.scopes))
+        who = Identity(
+            holder.tenant,
+            holder.user_id,
+            holder.key_id,
+            role=holder.role,
+            scopes=frozenset(holder.scopes),
+            session=holder.session,
+            until=holder.until,
+        )
+        with database_errors():
+            if _holder(who) not in await self._allowed([who]):
+                raise unauthenticated("the access that this ticket was issued for was withdrawn: log in again")
+        return who
 
     async def serve(self, ws: web.WebSocketResponse, socket: Socket) -> None:
         """Do what the client wishes until it goes, or has to go."""
@@ -198,7 +241,10 @@ class Feed:
 
     async def _recheck_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(RECHECK_EVERY.total_seconds())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RECHECK_EVERY.total_seconds()):
+                    await self._look.wait()
+            self._look.clear()
             try:
                 await self.recheck()
             except Exception as error:  # a defect here must not let withdrawn access live on unchecked
@@ -207,24 +253,44 @@ class Feed:
                 else:
                     logger.opt(exception=error).error("Checking again who may listen failed")
 
+    def recheck_soon(self) -> None:
+        """Check at once, because somebody's access was withdrawn. Waits for nothing."""
+        self._look.set()
+
     async def recheck(self) -> None:
-        """Close the feeds of those whose key was revoked or has expired, or who are no longer active members."""
-        sockets = tuple(self._open)
+        """Close the feeds of those whose token or key has expired or was revoked, or who are no active members."""
+        self._end_expired()
+        sockets = tuple(socket for socket in self._open if socket.ended is None)
         if not sockets:
             return
-        async with self._storage.batch({socket.who.tenant for socket in sockets}) as con:
-            keys = await con.fetch(STILL_KEYS, list({one.who.key_id for one in sockets if one.who.key_id}))
-            members = await con.fetch(STILL_MEMBERS, list({one.who.user_id for one in sockets if one.who.user_id}))
-        allowed = {row["id"] for row in keys} | {(row["tenant_id"], row["user_id"]) for row in members}
+        allowed = await self._allowed([socket.who for socket in sockets])
         for socket in sockets:
-            who = socket.who
-            if (who.key_id or (who.tenant, who.user_id)) not in allowed:
+            if _holder(socket.who) not in allowed:
                 socket.end(NOT_ALLOWED, "your access was withdrawn: log in again or use another key")
+
+    async def _allowed(self, whos: Sequence[Identity]) -> set[object]:
+        """Those of them whose key or login is still good."""
+        people = {(who.user_id, who.session) for who in whos if who.user_id}
+        async with self._storage.batch({who.tenant for who in whos}) as con:
+            keys = await con.fetch(STILL_KEYS, list({who.key_id for who in whos if who.key_id}))
+            members = await con.fetch(STILL_MEMBERS, [user for user, _ in people], [session for _, session in people])
+        return {row["id"] for row in keys} | {(row["tenant_id"], row["user_id"], row["session"]) for row in members}
+
+    def _end_expired(self) -> None:
+        now = utc_now().timestamp()
+        for socket in tuple(self._open):
+            if socket.who.until is not None and socket.who.until <= now:
+                socket.end(NOT_ALLOWED, "your access token has expired: come back with a new one and your last seq")
+
+
+def _holder(who: Identity) -> object:
+    """Whom access can be withdrawn from: a key, or a login in one tenant."""
+    return who.key_id or (who.tenant, who.user_id, who.session)
 
 
 def _key_of(ticket: str) -> str:
     """Where Redis keeps a ticket: whoever can list its keys still can't open a feed."""
-    return "feed:ticket:" + hashlib.sha256(ticket.encode()).hexdigest()
+    return redis_keys.TICKET + hashlib.sha256(ticket.encode()).hexdigest()
 
 
 def _wish(kind: WSMsgType, data: Any, socket: Socket) -> Wish | None:
@@ -233,14 +299,24 @@ def _wish(kind: WSMsgType, data: Any, socket: Socket) -> Wish | None:
         socket.end(WRONG_KIND, 'send text, such as {"subscribe":["message.*"],"since":"now"}')
         return None
     try:
-        return decode_body(str(data).encode(), Wish)
+        wish = decode_body(str(data).encode(), Wish)
+        _refuse_unknown(wish.subscribe)
     except Problem as problem:
         socket.end(NOT_ALLOWED, f'send {{"subscribe":["message.*"],"since":"now"}}: {_faults(problem)}')
         return None
+    return wish
+
+
+def _refuse_unknown(patterns: Sequence[str]) -> None:
+    """Raise Problem 422 if no type of event fits some of these: whoever waits for it would never hear anything."""
+    unknown = [pattern for pattern in patterns if not any(map(Patterns([pattern]).want, TYPES))]
+    if unknown:
+        raise invalid(("subscribe", f"no type of event fits {', '.join(unknown)}: there are {', '.join(TYPES)}"))
 
 
 def _faults(problem: Problem) -> str:
-    return "; ".join(f"{path}: {message}" for path, message in problem.errors) or problem.detail
+    said = (f"{path}: {message}" if path else f"the message {message}" for path, message in problem.errors)
+    return "; ".join(said) or problem.detail
 
 
 def _feed_of(ctx: Context[Any, Any]) -> Feed:
@@ -254,7 +330,7 @@ async def issue_ticket(ctx: Context[None, None]) -> Ticket:
     return await _feed_of(ctx).issue(ctx.who)
 
 
-async def open_feed(ctx: Context[None, None]) -> web.WebSocketResponse:
+async def open_feed(ctx: Context[None, Opening]) -> web.WebSocketResponse:
     """The feed itself: by ticket, or by the headers that every route takes."""
     feed, request = _feed_of(ctx), ctx.request
     ws = web.WebSocketResponse(
@@ -269,10 +345,9 @@ async def open_feed(ctx: Context[None, None]) -> web.WebSocketResponse:
     return ws
 
 
-async def _admitted(ctx: Context[None, None], feed: Feed) -> Identity:
-    ticket = ctx.request.query.get("ticket")
-    if ticket is not None:
-        return await feed.redeem(ticket)
+async def _admitted(ctx: Context[None, Opening], feed: Feed) -> Identity:
+    if ctx.query.ticket is not None:
+        return await feed.redeem(ctx.query.ticket)
     who = await identify(ctx)
     if who.key_id is not None and not scopes_suffice(who.scopes, ACCESS.scope):
         raise forbidden(f"this API key lacks the scope {ACCESS.scope}: make one that has it")

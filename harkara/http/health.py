@@ -29,7 +29,7 @@ async def readyz(ctx: Context[None, None]) -> dict[str, str]:
     )
     away = [name for name, answer in zip(names, answers, strict=True) if answer is not None]
     if away:
-        logger.bind(request=ctx.cause).warning("not ready: {} away", ", ".join(away))
+        logger.bind(cause=ctx.cause).warning("not ready: {} away", ", ".join(away))
         raise Problem(
             503,
             f"not ready: {', '.join(away)} does not answer",

@@ -32,7 +32,10 @@ _KEY = re.compile(r"^hk_([a-z][a-z0-9-]{1,30}[a-z0-9])_[A-Za-z0-9_-]{20,100}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who makes a request: a person (`user_id`) or a machine (`key_id`), in which tenant, and what it may do there."""
+    """Who makes a request: a person (`user_id`) or a machine (`key_id`), in which tenant, and what it may do there.
+
+    `until` is when a person's access token ends, in seconds since 1970: what stays open longer ends with it.
+    """
 
     tenant: str = ""
     user_id: UUID | None = None
@@ -40,6 +43,7 @@ class Identity:
     role: Role = "viewer"
     scopes: frozenset[str] = frozenset()
     session: UUID | None = None
+    until: float | None = None
 
 
 NOBODY = Identity()
@@ -62,16 +66,22 @@ class BadToken(Exception):
 
 
 class Tokens:
-    """Issues and verifies our tokens: HS256 with a key derived from SECRET_KEY."""
+    """Issues and verifies our tokens: HS256 with a key derived from SECRET_KEY, which each token names by its `kid`.
 
-    def __init__(self, secret_key: str) -> None:
-        self._key = hmac.digest(secret_key.encode(), b"harkara access tokens", "sha256")
-        self._kid = hashlib.sha256(self._key).hexdigest()[:8]
+    Tokens that were signed with one of the `previous` keys are still good; new ones are signed with the newest.
+    """
+
+    def __init__(self, secret_key: str, *previous: str) -> None:
+        keys = [hmac.digest(one.encode(), b"harkara access tokens", "sha256") for one in (secret_key, *previous)]
+        self._keys = {hashlib.sha256(key).hexdigest()[:8]: key for key in keys}
+        self._kid = next(iter(self._keys))
         self._verified: OrderedDict[bytes, Claims] = OrderedDict()
 
-    def access(self, user: UUID, session: UUID, now: datetime) -> str:
-        """A token that opens the door for ACCESS_LIFETIME; `session` is the refresh token issued with it."""
-        return self._sign(FOR_ACCESS, user, uuid4(), now + ACCESS_LIFETIME, now, sid=str(session))
+    def access(self, user: UUID, session: UUID | None, now: datetime) -> str:
+        """A token that opens the door for ACCESS_LIFETIME, and no longer than the session: the refresh token issued
+        with it."""
+        more = {} if session is None else {"sid": str(session)}
+        return self._sign(FOR_ACCESS, user, uuid4(), now + ACCESS_LIFETIME, now, **more)
 
     def refresh(self, user: UUID, token: UUID, now: datetime) -> str:
         """A token that is good once, for a new pair."""
@@ -87,10 +97,12 @@ class Tokens:
             "exp": int(until.timestamp()),
             **more,
         }
-        return jwt.encode(claims, self._key, algorithm="HS256", headers={"kid": self._kid})
+        return jwt.encode(claims, self._keys[self._kid], algorithm="HS256", headers={"kid": self._kid})
 
     def verify_access(self, token: str, now: datetime) -> Claims:
         """The claims of an access token. Raises BadToken. A token verified before costs one hash."""
+        if not token.isascii():  # bytes of a header that are no text can't even be encoded again
+            raise BadToken("the token is not valid: log in again")
         digest = hashlib.sha256(token.encode()).digest()
         claims = self._verified.get(digest)
         if claims is None:
@@ -109,13 +121,23 @@ class Tokens:
         """The claims of a refresh token. Raises BadToken."""
         return self._verify(token, FOR_REFRESH, now)
 
+    def are_ours(self, token: str) -> bool:
+        """Whether a token at least says that we issued it, good or not."""
+        if not token.isascii():
+            return True  # nor anybody else's
+        try:
+            return jwt.get_unverified_header(token).get("kid") in self._keys
+        except jwt.PyJWTError:
+            return False
+
     def _verify(self, token: str, audience: str, now: datetime) -> Claims:
         try:
-            if jwt.get_unverified_header(token).get("kid") != self._kid:
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""))
+            if key is None:
                 raise BadToken("the token was signed with another key: log in again")
             found: dict[str, Any] = jwt.decode(
                 token,
-                self._key,
+                key,
                 algorithms=["HS256"],
                 audience=audience,
                 issuer=ISSUER,

@@ -23,10 +23,13 @@ LAST = UUID(int=2**128 - 1)
 
 def before(query: Paging) -> UUID:
     """Items of this page have a smaller id. Raises Problem 422 if the cursor is none of ours."""
-    if query.cursor is None:
-        return LAST
+    return LAST if query.cursor is None else place_of(query.cursor)
+
+
+def place_of(text: str) -> UUID:
+    """The id after which a cursor continues. Raises Problem 422 if it is none of ours."""
     try:
-        return UUID(bytes=base64.urlsafe_b64decode(query.cursor + "=="))
+        return UUID(bytes=base64.urlsafe_b64decode(text + "=="))
     except (ValueError, binascii.Error):
         raise invalid(("cursor", "is not a cursor: give `next` of the page before, unchanged")) from None
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
 
-from harkara.http.checks import Faults
 from harkara.http.context import Context
-from harkara.http.lists import before, cursor
+from harkara.http.lists import cursor
 from harkara.http.problems import not_found
 from harkara.http.rows import shown
-from harkara.schemas.api import AcceptedStory, MessageQuery, MessageShown, MessageStory, Moment, Page, Why
-from harkara.schemas.reasons import words
+from harkara.http.search import Search, Searched, refuse_odd_times
+from harkara.policy.gate import Suppress, judge
+from harkara.schemas.api import (
+    AcceptedStory,
+    MessageQuery,
+    MessageShown,
+    MessageStatus,
+    MessageStory,
+    Moment,
+    Page,
+    PricingShown,
+    Why,
+)
+from harkara.schemas.content import Content
+from harkara.schemas.reasons import ENDED, words
+from harkara.storage import sending
 from harkara.storage.models import Message
-
-#: Messages looked at for one page at most: a page of what is rare is as quick as any other, and may be short.
-LOOKED_AT = 10_000
-
-#: Filters that an index serves together with the order, and those that only pick among what is found.
-FOUND_BY = ("contact_id", "campaign_id")
-PICKED_BY = ("status", "sender_id", "lane", "reason", "error_code", "to")
+from harkara.storage.sending import Attempt
 
 #: What is true of every message of a status, and of few others: small indexes hold those.
 IMPLIED = {
@@ -34,7 +41,14 @@ IMPLIED = {
     "failed": "failed_at is not null",
 }
 
-COLUMNS = ", ".join(f'"{name}"' for name in MessageShown.__struct_fields__)
+#: Messages, by filters that an index serves and by others.
+MESSAGES = Searched(
+    table="messages",
+    columns=MessageShown.__struct_fields__,
+    found_by=("contact_id", "campaign_id", "invoice_id"),
+    picked_by=("status", "sender_id", "lane", "reason", "error_code", "to"),
+    implied=IMPLIED,
+)
 
 #: A message younger than this may still be on its way into the table, from any process.
 YOUNG = timedelta(seconds=10)
@@ -45,7 +59,7 @@ PATIENCE = timedelta(seconds=1)
 LOOK_EVERY = timedelta(milliseconds=20)
 
 #: When what happened: the column and the status it means, in order.
-MOMENTS = (
+MOMENTS: tuple[tuple[str, MessageStatus], ...] = (
     ("created_at", "queued"),
     ("attempted_at", "sending"),
     ("sent_at", "sent"),
@@ -55,78 +69,25 @@ MOMENTS = (
 )
 
 
-class Search:
-    """The statement of one page. Names the tenant although row-level security does too: see `lists.newest`."""
-
-    def __init__(self, tenant: str, query: MessageQuery) -> None:
-        self.values: list[Any] = []
-        self._limit = query.limit + 1
-        first = before(query)
-        if query.until is not None:
-            first = min(first, _floor(query.until))
-        found = [self._is("tenant_id", tenant), f"id < {self._place(first)}"]
-        if query.since is not None:
-            found.append(f"id >= {self._place(_floor(query.since))}")
-        found += [self._is(name, value) for name in FOUND_BY if (value := getattr(query, name)) is not None]
-        if query.status in IMPLIED:
-            found.append(IMPLIED[query.status])
-        self._found = " and ".join(found)
-        self._seen = len(self.values)
-        picked = [self._is(name, value) for name in PICKED_BY if (value := getattr(query, name)) is not None]
-        self._picked = " and ".join(picked)
-
-    def _place(self, value: object) -> str:
-        self.values.append(value)
-        return f"${len(self.values)}"
-
-    def _is(self, name: str, value: object) -> str:
-        return f'"{name}" = {self._place(value)}'
-
-    @property
-    def page(self) -> str:
-        """The page, and one more if there are more."""
-        rows = f"select * from messages where {self._found} order by id desc limit "  # noqa: S608 - names, no values
-        if self._picked:
-            rows = f"select * from ({rows} {LOOKED_AT}) m where {self._picked} order by id desc limit "  # noqa: S608
-        return f"select {COLUMNS} from ({rows} {self._limit}) m order by id desc"  # noqa: S608
-
-    @property
-    def last(self) -> tuple[str, list[Any]] | None:
-        """What tells the last message that was looked at, if more are left than a page looks at."""
-        if not self._picked:
-            return None
-        where = f"select id from messages where {self._found} order by id desc"  # noqa: S608
-        return f"{where} offset {LOOKED_AT - 1} limit 1", self.values[: self._seen]
-
-
-def _floor(at: datetime) -> UUID:
-    """Less than every id of this instant and later ones."""
-    return UUID(int=max(int(at.timestamp() * 1000), 0) << 80)
-
-
 async def index(ctx: Context[None, MessageQuery]) -> Page[MessageShown]:
     """Messages, newest first: by when they were due.
 
     A filter that few messages pass gives short pages: read on as long as there is a `next`.
     """
-    query, faults = ctx.query, Faults()
-    for name in ("since", "until"):
-        if (at := getattr(query, name)) is not None:
-            faults.instant(name, at)
-    faults.refuse()
-    search = Search(ctx.tenant, query)
+    refuse_odd_times(ctx.query)
     async with ctx.transaction() as con:
-        rows = await con.fetch(search.page, *search.values)
-        last: UUID | None = rows[query.limit - 1]["id"] if len(rows) > query.limit else None
-        if last is None and search.last is not None:
-            statement, values = search.last
-            last = await con.fetchval(statement, *values)
-    items = [_shown(row) for row in rows[: query.limit]]
-    return Page(items=items, next=None if last is None else cursor(last))
+        rows, last = await Search(MESSAGES, ctx.tenant, ctx.query).run(con)
+    return Page(items=[_shown(row) for row in rows], next=None if last is None else cursor(last))
 
 
 def _shown(row: Any) -> MessageShown:
-    return msgspec.convert({**row, "content": msgspec.json.decode(row["content"])}, MessageShown)
+    return _settled(msgspec.convert({**row, "content": msgspec.json.decode(row["content"])}, MessageShown))
+
+
+def _settled(told: MessageShown) -> MessageShown:
+    """What is in doubt no more, or was sent once more, has no time at which it will be."""
+    waits = told.status == "unknown" and not told.resent
+    return told if waits or told.resend_at is None else msgspec.structs.replace(told, resend_at=None)
 
 
 async def show(ctx: Context[None, None]) -> MessageStory | AcceptedStory:
@@ -142,7 +103,10 @@ async def show(ctx: Context[None, None]) -> MessageStory | AcceptedStory:
             raise not_found("message")
         return AcceptedStory(id=id_, status="accepted", timeline=[Moment(at=accepted_at, status="accepted")])
     return MessageStory(
-        timeline=_timeline(message), why=_why(message), **msgspec.structs.asdict(shown(message, MessageShown))
+        timeline=_timeline(message),
+        why=await _to_come(ctx, message) or _why(message),
+        pricing=_pricing(message),
+        **msgspec.structs.asdict(_settled(shown(message, MessageShown))),
     )
 
 
@@ -170,8 +134,64 @@ def _timeline(message: Message) -> list[Moment]:
     """In the order in which they must have been: WhatsApp tells whole seconds, so a receipt may seem to come early."""
     moments = [Moment(at=at, status=status) for name, status in MOMENTS if (at := getattr(message, name)) is not None]
     if all(moment.status != message.status for moment in moments):
-        moments.append(Moment(at=message.updated_at, status=message.status))
+        moments.append(Moment(at=message.updated_at, status=cast("MessageStatus", message.status)))
     return moments
+
+
+def _pricing(message: Message) -> PricingShown | None:
+    row: Any = message
+    told: dict[str, Any] | None = row.pricing
+    if told is None:
+        return None
+    words = {name: str(told[name]) for name in ("type", "category", "origin") if told.get(name) is not None}
+    model, billable = told.get("pricing_model"), told.get("billable")
+    return PricingShown(
+        billable=billable if isinstance(billable, bool) else None,
+        model=None if model is None else str(model),
+        type=words.get("type"),
+        category=words.get("category"),
+        origin=words.get("origin"),
+    )
+
+
+async def _to_come(ctx: Context[None, None], message: Message) -> Why | None:
+    """Why a message that still waits will not leave, as far as is known now: the gate is asked, as it will be then."""
+    if message.status != "queued":
+        return None
+    attempt = _attempt(message)
+    async with ctx.transaction() as con:
+        [facts] = await sending.facts(con, [attempt])
+    leaves_at = max(filter(None, (facts.now, message.due_at, message.deferred_until)))
+    # What confirms an opt-out follows it at once, and can't be told from other messages here: it is never scheduled.
+    attempt = msgspec.structs.replace(attempt, confirms=leaves_at == facts.now)
+    verdict = judge(msgspec.structs.replace(facts, now=leaves_at), attempt)
+    if not isinstance(verdict, Suppress):
+        return None
+    return Why(code=verdict.reason, text=ENDED[verdict.reason].text, todo=ENDED[verdict.reason].todo)
+
+
+def _attempt(message: Message) -> Attempt:
+    """A message as the gate will judge it, as far as its row says."""
+    row: Any = message
+    template = msgspec.convert(row.content, Content).template
+    return Attempt(
+        message.id,
+        row.tenant_id,
+        message.contact_id,
+        message.sender_id,
+        message.campaign_id,
+        message.enrollment_id,
+        message.step,
+        message.lane,
+        message.to,
+        "{}",
+        message.cause,
+        message.due_at,
+        message.step_id,
+        template=template.name if template else None,
+        language=template.language if template else None,
+        invoice_id=message.invoice_id,
+    )
 
 
 def _why(message: Message) -> Why | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from base64 import b64encode
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -18,7 +19,7 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher()
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._of_nobody = self._hasher.hash(secrets.token_urlsafe(16))
+        self._of_nobody = _of_nobody(self._hasher)
 
     async def hash(self, password: str) -> str:
         """What is stored of a password."""
@@ -31,8 +32,21 @@ class Passwords:
             right = await asyncio.to_thread(self._fits, stored or self._of_nobody, password)
         return right and stored is not None
 
+    def is_old(self, stored: str) -> bool:
+        """Whether it was hashed with other parameters than today's."""
+        return self._hasher.check_needs_rehash(stored)
+
     def _fits(self, stored: str, password: str) -> bool:
         try:
             return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _of_nobody(hasher: PasswordHasher) -> str:
+    """The hash of no password that anybody knows, as this hasher writes them. To make a real one takes its time."""
+    parameters = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    salt, digest = (
+        b64encode(secrets.token_bytes(length)).decode().rstrip("=") for length in (hasher.salt_len, hasher.hash_len)
+    )
+    return f"$argon2id$v=19${parameters}${salt}${digest}"

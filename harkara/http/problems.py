@@ -86,9 +86,19 @@ def conflict(detail: str, **extra: Any) -> Problem:
     return Problem(409, detail, extra=extra)
 
 
+def operators(why: str) -> Problem:
+    """409: an operator has paused it, for this reason, and only operators have it go on."""
+    return conflict(f"{why}; ask the operator, who alone can have it go on")
+
+
 def too_large(limit: int) -> Problem:
     """413: more than this route takes, in bytes."""
     return Problem(413, f"the body is larger than the {limit} bytes this route takes: send less at a time")
+
+
+def unsupported(detail: str) -> Problem:
+    """415: not the content type that this route takes."""
+    return Problem(415, detail)
 
 
 def unavailable(what: str, retry_after_s: int = 1) -> Problem:

@@ -18,6 +18,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     verify_token: str
     access_token: str
     display_phone_number: str = ""
+    waba_id: str = ""
 
     def __repr__(self) -> str:
         return f"Registration(phone_number_id={self.phone_number_id!r}, url={self.url!r})"

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET
+from redis.exceptions import RedisError
 from tortoise.exceptions import IntegrityError
 
-from harkara.http import sandbox
+from harkara.http import sandbox, templates
 from harkara.http.checks import Faults
-from harkara.http.context import Context
+from harkara.http.contacts import region_for
+from harkara.http.context import Answer, Context
 from harkara.http.lists import newest, page
-from harkara.http.problems import Problem, conflict, not_found
+from harkara.http.problems import Problem, conflict, not_found, operators
 from harkara.http.route import PREFIX
-from harkara.http.rows import amend, shown
+from harkara.http.rows import amend
 from harkara.http.webhooks import sender_changed
-from harkara.schemas.api import NewSender, Page, Paging, PatchSender, SenderMade, SenderShown
+from harkara.schemas.api import NewSender, Page, Paging, PatchSender, SenderMade, SenderShown, SessionShown
+from harkara.storage import halting, pausing, redis_keys
 from harkara.storage.models import Campaign, Message, Sender
+
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
+
+#: The providers that lend a phone's account.
+SESSIONS = ("evolution", "waha")
 
 #: What each provider can't do without.
 NEEDED = {
@@ -32,55 +43,81 @@ NEEDED = {
 #: Campaigns that are named when a sender can't be deleted because of them.
 NAMED = 3
 
+#: What to do instead of deleting one that something hangs on for good.
+INSTEAD = 'pause it instead (PATCH {"status":"paused"})'
+
+#: Redis answers in well under a millisecond, or it is away.
+REDIS_PATIENCE_S = 0.25
+
 
 async def index(ctx: Context[None, Paging]) -> Page[SenderShown]:
     """All senders, newest first."""
     async with ctx.transaction():
         rows = await newest(Sender.all(), ctx.tenant, ctx.query)
-    return page([shown(row, SenderShown) for row in rows], ctx.query)
+    return page([shown_sender(row) for row in rows], ctx.query)
 
 
 async def show(ctx: Context[None, None]) -> SenderShown:
     """One sender."""
     async with ctx.transaction():
-        return shown(await _get(ctx), SenderShown)
+        return shown_sender(await get_sender(ctx))
 
 
-async def create(ctx: Context[NewSender, None]) -> SenderMade:
-    """A new sender. One of the sandbox is registered there at once: 502 if that fails, and nothing is left of it."""
-    wanted = ctx.body
+async def create(ctx: Context[NewSender, None]) -> Answer[SenderMade]:
+    """A new sender. One of the sandbox is registered there at once: 502 if that fails, and nothing is left of it.
+
+    While an operator has paused the tenant it is `paused` like all others, and goes on with them.
+    """
     faults = Faults()
-    columns = _columns(ctx, wanted, faults)
+    columns = check_new(ctx, faults, None if ctx.body.phone is None else await region_for(ctx, ctx.body.phone))
     faults.refuse()
     try:
-        async with ctx.transaction():
+        async with ctx.transaction() as con:
+            if (why := await pausing.tenant_paused(con, ctx.tenant, hold=True)) is not None:
+                columns |= {"status": "paused", "status_reason": why, "status_since": ctx.came_at}
             sender = await Sender.create(**columns)
+            if templates.may_sync(sender):
+                await templates.soon(ctx, con, sender.id)
     except IntegrityError:
         raise await _taken(ctx, str(columns["phone_number_id"])) from None
-    if sender.provider == "sandbox":
+    made = SenderMade(
+        webhook_url=webhook_url(ctx, sender),
+        verify_token=sender.verify_token,
+        **msgspec.structs.asdict(shown_sender(sender)),
+    )
+
+    async def register() -> SenderMade:
         await _register(ctx, sender)
-    made = msgspec.structs.asdict(shown(sender, SenderShown))
-    return SenderMade(webhook_url=_webhook_url(ctx, sender.id), verify_token=sender.verify_token, **made)
+        return made
+
+    return Answer(made, afterwards=register if sender.provider == "sandbox" else None)
 
 
-def _columns(ctx: Context[NewSender, None], wanted: NewSender, faults: Faults) -> dict[str, Any]:
-    for name in NEEDED[wanted.provider]:
+def check_new(ctx: Context[NewSender, None], faults: Faults, region: str | None) -> dict[str, Any]:
+    """The columns of a new sender."""
+    wanted = ctx.body
+    for name in () if faults.is_made_up("provider") else NEEDED[wanted.provider]:
         if getattr(wanted, name) is None:
             faults.add(name, f"is needed for the provider {wanted.provider}")
     access_token, app_secret, phone_number_id = wanted.access_token, wanted.app_secret, wanted.phone_number_id
+    if wanted.provider in SESSIONS and app_secret is None:
+        app_secret = secrets.token_urlsafe(32)  # starting the session tells it to the gateway
     if wanted.provider == "sandbox":
         access_token, app_secret = access_token or secrets.token_urlsafe(24), app_secret or secrets.token_urlsafe(24)
         phone_number_id = phone_number_id or f"1{secrets.randbelow(10**14):014d}"
     return {
         "name": faults.filled("name", wanted.name),
         "provider": wanted.provider,
-        "phone": None if wanted.phone is None else faults.phone("phone", wanted.phone, None),
+        "phone": None if wanted.phone is None else faults.phone("phone", wanted.phone, region),
         "phone_number_id": phone_number_id,
         "waba_id": wanted.waba_id,
         "access_token": ctx.door.vault.seal(access_token),
         "app_secret": ctx.door.vault.seal(app_secret),
         "verify_token": wanted.verify_token or secrets.token_urlsafe(24),
         "mps": wanted.mps,
+        "daily_limit": wanted.daily_limit,
+        "portfolio_id": wanted.portfolio_id,
+        "pair_limit": wanted.pair_limit,
         "window": wanted.window or ("enforce" if wanted.provider == "cloud" else "ignore"),
     }
 
@@ -95,18 +132,19 @@ async def _taken(ctx: Context[Any, Any], phone_number_id: str) -> Problem:
 
 
 async def _register(ctx: Context[Any, Any], sender: Sender) -> None:
-    """The sandbox asks our webhook for the challenge during this call, so the row is committed by now."""
+    """The sandbox asks our webhook for the challenge during this call, so it comes after the commit."""
     vault = ctx.door.vault
     try:
         await sandbox.register(
             ctx.door.settings.whatsapp_gateway_url,
             sandbox.Registration(
                 phone_number_id=sender.phone_number_id,
-                url=_webhook_url(ctx, sender.id),
+                url=webhook_url(ctx, sender),
                 app_secret=vault.open(sender.app_secret) or "",
                 verify_token=sender.verify_token,
                 access_token=vault.open(sender.access_token) or "",
                 display_phone_number=sender.phone or "",
+                waba_id=sender.waba_id or "",
             ),
         )
     except BaseException as error:
@@ -117,57 +155,138 @@ async def _register(ctx: Context[Any, Any], sender: Sender) -> None:
         raise
 
 
-def _webhook_url(ctx: Context[Any, Any], sender: UUID) -> str:
-    return f"{ctx.door.settings.public_url.rstrip('/')}{PREFIX}/webhooks/whatsapp/{sender}"
+def webhook_url(ctx: Context[Any, Any], sender: Sender) -> str:
+    """Where the sender's gateway reports to."""
+    kind = sender.provider if sender.provider in SESSIONS else "whatsapp"
+    return f"{ctx.door.settings.public_url.rstrip('/')}{PREFIX}/webhooks/{kind}/{sender.id}"
+
+
+def shown_sender(row: Sender) -> SenderShown:
+    """A sender as users see it."""
+    given = {name: getattr(row, name) for name in SenderShown.__struct_fields__ if name != "session"}
+    return msgspec.convert({**given, "session": shown_session(row)}, SenderShown)
+
+
+def shown_session(row: Sender) -> SessionShown | None:
+    """How its phone is linked, as far as is known; None for gateways without such sessions."""
+    if row.provider not in SESSIONS:
+        return None
+    qr = f"{PREFIX}/senders/{row.id}/qr" if row.session_state == "scan_qr" else None
+    found = {"state": row.session_state or "unknown", "detail": row.session_detail, "at": row.session_at, "qr_url": qr}
+    return msgspec.convert(found, SessionShown)
 
 
 async def change(ctx: Context[PatchSender, None]) -> SenderShown:
-    """Change what may change; a secret that is given replaces the one before."""
-    async with ctx.transaction():
-        sender = await _get(ctx, lock=True)
-        await amend(sender, _changes(ctx, sender))
+    """Change what may change; a secret that is given replaces the one before.
+
+    409 for the status of one that an operator has paused: only operators have it go on.
+    """
+    region = await region_for(ctx, ctx.body.phone) if isinstance(ctx.body.phone, str) else None
+    async with ctx.transaction() as con:
+        sender = await (get_sender(ctx, lock=True) if ctx.body.status is UNSET else _ours_to_change(ctx, con))
+        changes, alert = _changes(ctx, sender, region), sender.alert_id
+        await amend(sender, changes)
+        if alert is not None and changes.get("status") == "active":
+            await halting.resolved(con, ctx.tenant, alert, [sender.id], ctx.cause)
+            ctx.telling = True
+        if {"waba_id", "access_token"} & changes.keys() and templates.may_sync(sender):
+            await templates.soon(ctx, con, sender.id)
     sender_changed(ctx.door, sender.id)
-    return shown(sender, SenderShown)
+    if changes.get("status") == "active":
+        await _let_go(ctx, sender.id)
+    return shown_sender(sender)
 
 
-def _changes(ctx: Context[PatchSender, None], sender: Sender) -> dict[str, Any]:
+async def resume(ctx: Context[None, None]) -> SenderShown:
+    """Have a stopped number send again, and all that were stopped with it, such as its account's.
+
+    409 for one that an operator has paused, or whose tenant: only operators have it go on.
+    """
+    async with ctx.transaction() as con:
+        await _ours_to_change(ctx, con)
+        resumed = await halting.resume(con, ctx.tenant, ctx.id("sender_id"), ctx.cause)
+        ctx.telling = True
+        sender = await get_sender(ctx)
+    for id_ in resumed:
+        sender_changed(ctx.door, id_)
+        await _let_go(ctx, id_)
+    return shown_sender(sender)
+
+
+async def _ours_to_change(ctx: Context[Any, Any], con: Connection) -> Sender:
+    """The sender, locked for its status to change. Raises Problem 409 if that is an operator's to say."""
+    why = await pausing.tenant_paused(con, ctx.tenant, hold=True)
+    sender = await get_sender(ctx, lock=True)
+    if why is None and pausing.by_operator(sender.status_reason):
+        why = sender.status_reason
+    if why is not None:
+        raise operators(why)
+    return sender
+
+
+async def _let_go(ctx: Context[Any, Any], id_: UUID) -> None:
+    """A number that somebody has seen to need not rest any longer; without Redis its rest ends by itself."""
+    with suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(REDIS_PATIENCE_S):
+            await ctx.door.redis.delete(redis_keys.hold(id_))
+
+
+def _changes(ctx: Context[PatchSender, None], sender: Sender, region: str | None) -> dict[str, Any]:
     body, faults = ctx.body, Faults()
-    changes = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
-    if body.name is not UNSET:
-        changes["name"] = faults.filled("name", body.name)
-    if isinstance(body.phone, str):
-        changes["phone"] = faults.phone("phone", body.phone, None)
+    changes = check_changes(ctx, faults, region)
     for secret in ("access_token", "app_secret", "verify_token"):
         if secret in changes and sender.provider == "sandbox":
             faults.add(secret, "is fixed for a sandbox sender: the sandbox knows it already; make a new sender instead")
     for secret in ("access_token", "app_secret"):
         if secret in changes:
             changes[secret] = ctx.door.vault.seal(changes[secret])
+        else:
+            with suppress(ValueError):  # one that no key opens stays as it is, until it is entered again
+                if (resealed := ctx.door.vault.resealed(getattr(sender, secret))) is not None:
+                    changes[secret] = resealed
     if body.status is not UNSET:
-        changes["status_reason"] = None
+        gone = dict.fromkeys(("status_reason", "error_code", "alert_id", "held_until"))
+        changes |= gone | {"status_since": ctx.came_at}
     faults.refuse()
     return changes
 
 
+def check_changes(ctx: Context[PatchSender, None], faults: Faults, region: str | None) -> dict[str, Any]:
+    """What a change gives, whatever it is to be changed of."""
+    body = ctx.body
+    changes = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
+    if body.name is not UNSET:
+        changes["name"] = faults.filled("name", body.name)
+    if isinstance(body.phone, str):
+        changes["phone"] = faults.phone("phone", body.phone, region)
+    return changes
+
+
 async def delete(ctx: Context[None, None]) -> None:
-    """Delete a sender that nothing hangs on; 409 says what does."""
+    """Delete a sender that nothing hangs on; 409 says what does, and what to do.
+
+    A campaign that was activated keeps its sender, also when it is archived: then the sender is paused instead.
+    """
     async with ctx.transaction():
-        sender = await _get(ctx, lock=True)
+        sender = await get_sender(ctx, lock=True)
         campaigns = await Campaign.filter(sender_id=sender.id).limit(NAMED + 1)
         if campaigns:
             names = ", ".join(f"`{campaign.name}`" for campaign in campaigns[:NAMED])
             more = " and more" if len(campaigns) > NAMED else ""
+            kept = await Campaign.filter(sender_id=sender.id).exclude(status="draft").exists()
+            todo = f"those once activated keep it, so {INSTEAD}" if kept else "give them another or delete them first"
             raise conflict(
-                f"campaigns use this sender: {names}{more}; give them another or delete them first",
+                f"campaigns use this sender: {names}{more}; {todo}",
                 campaign_ids=[str(campaign.id) for campaign in campaigns[:NAMED]],
             )
         if await Message.filter(sender_id=sender.id).exists():
-            raise conflict('messages were sent with this sender: pause it instead (PATCH {"status":"paused"})')
+            raise conflict(f"messages were sent with this sender: {INSTEAD}")
         await sender.delete()
     sender_changed(ctx.door, sender.id)
 
 
-async def _get(ctx: Context[Any, Any], *, lock: bool = False) -> Sender:
+async def get_sender(ctx: Context[Any, Any], *, lock: bool = False) -> Sender:
+    """The sender that the path names. Raises Problem 404."""
     rows = Sender.select_for_update() if lock else Sender.all()
     sender = await rows.get_or_none(id=ctx.id("sender_id"))
     if sender is None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET
 
+from harkara.http.campaigns import WAKE_DUE
 from harkara.http.checks import Faults, is_region
 from harkara.http.context import Context
+from harkara.http.keyring import Change
 from harkara.http.rows import amend, shown
+from harkara.keywords import ALWAYS, plain
 from harkara.schemas.api import PatchTenant, TenantShown
+from harkara.schemas.keywords import Keywords
+from harkara.storage import deferring
 from harkara.storage.models import Tenant
+
+#: What decides about messages that wait.
+HOLDING_BACK = {"quiet_hours", "frequency_caps", "timezone"}
 
 
 async def show(ctx: Context[None, None]) -> TenantShown:
@@ -18,17 +27,28 @@ async def show(ctx: Context[None, None]) -> TenantShown:
 
 
 async def change(ctx: Context[PatchTenant, None]) -> TenantShown:
-    """Change name, time zone or the region of national phone numbers."""
-    changes = _changes(ctx.body)
-    async with ctx.transaction():
+    """Change name, time zone, the region of national phone numbers, the words that stop, or what holds marketing back.
+
+    Steps of campaigns that wait are judged again at once.
+    """
+    faults = Faults()
+    changes = check_changes(ctx, faults)
+    faults.refuse()
+    holds_back = HOLDING_BACK & changes.keys()
+    async with ctx.transaction() as con:
         tenant = await Tenant.select_for_update().get(id=ctx.tenant)
         await amend(tenant, changes)
-    ctx.door.keyring.forget()
+        if holds_back:
+            await deferring.look_again(con, ctx.tenant)
+    if holds_back:
+        ctx.when_committed(lambda: ctx.door.publisher.wake(WAKE_DUE))
+    ctx.door.access_changed(Change(tenant=ctx.tenant))
     return shown(tenant, TenantShown)
 
 
-def _changes(body: PatchTenant) -> dict[str, object]:
-    faults, changes = Faults(), dict[str, object]()
+def check_changes(ctx: Context[PatchTenant, None], faults: Faults, _region: str | None = None) -> dict[str, object]:
+    """The columns that a change gives."""
+    body, changes = ctx.body, dict[str, object]()
     if body.name is not UNSET:
         changes["name"] = faults.filled("name", body.name)
     if body.timezone is not UNSET:
@@ -38,5 +58,20 @@ def _changes(body: PatchTenant) -> dict[str, object]:
         if region is not None and not is_region(region):
             faults.add("default_region", "is not a country: give two letters such as IN")
         changes["default_region"] = region
-    faults.refuse()
+    if body.keywords is not UNSET:
+        _check_keywords(body.keywords, faults)
+        changes["keywords"] = msgspec.to_builtins(body.keywords)
+    if body.quiet_hours is not UNSET:
+        changes["quiet_hours"] = msgspec.to_builtins(body.quiet_hours)
+    if body.frequency_caps is not UNSET:
+        changes["frequency_caps"] = msgspec.to_builtins(body.frequency_caps) or None
     return changes
+
+
+def _check_keywords(keywords: Keywords, faults: Faults) -> None:
+    for name in ("stop", "stop_marketing", "start", "ignored"):
+        for index, word in enumerate(getattr(keywords, name)):
+            if not plain(word):
+                faults.add(f"keywords.{name}[{index}]", "has no letters or digits, so no message is ever this word")
+            elif name != "stop" and plain(word) in ALWAYS:
+                faults.add(f"keywords.{name}[{index}]", "always means to stop: it can't be given another meaning")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
+import re
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,13 +14,18 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
+import jwt
 import msgspec
 from aiohttp import web
+from jwt.warnings import InsecureKeyLengthWarning
 from loguru import logger
 
 from harkara.bus.errors import Full, Refused, Unavailable
-from harkara.bus.messages import Outgoing
+from harkara.bus.messages import Ack, Outgoing
+from harkara.gateway.inbound import UNREADABLE, InboundMessage, Preference
+from harkara.gateway.reports import parse
 from harkara.http.context import Context, database_errors
+from harkara.http.holding import holding_words, not_accepted
 from harkara.http.pipeline import read
 from harkara.http.problems import Problem, forbidden, malformed, not_found, unauthenticated, unavailable
 from harkara.schemas.work import Inbound
@@ -44,7 +52,18 @@ PATIENCE = timedelta(seconds=4)
 
 REMEMBERED = 10_000
 
-FIND_SENDER = "select app_secret, verify_token from senders where id = $1"
+#: A gateway's clock may differ from ours by so much.
+CLOCKS_DIFFER = timedelta(minutes=1)
+
+FIND_SENDER = "select app_secret, verify_token, provider from senders where id = $1"
+
+
+class Challenge(msgspec.Struct, frozen=True, kw_only=True):
+    """What the Cloud API asks when it is given our address."""
+
+    mode: str = msgspec.field(name="hub.mode", default="")
+    token: str = msgspec.field(name="hub.verify_token", default="")
+    challenge: str = msgspec.field(name="hub.challenge", default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +75,7 @@ class Source:
     app_secret: str | None
     verify_token: str
     asked_at: datetime
+    provider: str = "cloud"
 
     def signs(self, body: bytes, signature: str) -> bool:
         """Whether this signature (`sha256=` and hex digits) is this sender's on exactly this body. In constant time."""
@@ -63,6 +83,30 @@ class Source:
             return False
         expected = "sha256=" + hmac.digest(self.app_secret.encode(), body, "sha256").hex()
         return hmac.compare_digest(expected.encode(), signature.encode())
+
+    def signs_as_waha(self, body: bytes, signature: str) -> bool:
+        """Whether these hex digits are WAHA's HMAC with SHA-512 of exactly this body. In constant time."""
+        if self.app_secret is None:
+            return False
+        expected = hmac.digest(self.app_secret.encode(), body, "sha512").hex()
+        return hmac.compare_digest(expected.encode(), signature.lower().encode())
+
+    def admits(self, authorization: str) -> bool:
+        """Whether a bearer shows this sender's secret: as it is, or as a token made with it (HS256) that holds."""
+        kind, _, token = authorization.partition(" ")
+        if self.app_secret is None or kind.lower() != "bearer":
+            return False
+        if hmac.compare_digest(self.app_secret.encode(), token.encode()):
+            return True
+        try:
+            with warnings.catch_warnings():  # a short secret is the tenant's own choice
+                warnings.simplefilter("ignore", InsecureKeyLengthWarning)
+                jwt.decode(
+                    token, self.app_secret, algorithms=["HS256"], options={"require": ["exp"]}, leeway=CLOCKS_DIFFER
+                )
+        except jwt.PyJWTError:
+            return False
+        return True
 
     def knows(self, token: str) -> bool:
         """Whether this is the sender's verify token. In constant time."""
@@ -113,7 +157,7 @@ class Sources:
         except ValueError as error:
             logger.bind(tenant=tenant, sender=str(sender)).error("A webhook can't be verified: {}", error)
             raise unavailable("the store of secrets", retry_after_s=60) from None
-        return Source(sender, tenant, secret, row["verify_token"], now)
+        return Source(sender, tenant, secret, row["verify_token"], now, row["provider"])
 
 
 def sender_changed(door: Door, sender: UUID) -> None:
@@ -123,12 +167,11 @@ def sender_changed(door: Door, sender: UUID) -> None:
     door.publisher.wake(WAKE_SENDER, changed)
 
 
-async def confirm_whatsapp(ctx: Context[None, None]) -> web.Response:
+async def confirm_whatsapp(ctx: Context[None, Challenge]) -> web.Response:
     """The handshake with which the Cloud API makes sure that this address is ours: give its challenge back."""
-    query = ctx.request.query
-    token, challenge = query.get("hub.verify_token", ""), query.get("hub.challenge", "")
+    token, challenge = ctx.query.token, ctx.query.challenge
     source = await ctx.door.sources.get(ctx.id("sender_id"), lambda one: one.knows(token))
-    if query.get("hub.mode") != "subscribe" or not challenge:
+    if ctx.query.mode != "subscribe" or not challenge:
         raise malformed("hub.mode=subscribe, hub.verify_token and hub.challenge are needed")
     if not source.knows(token):
         raise forbidden("hub.verify_token is not this sender's: use the one shown when the sender was made")
@@ -136,7 +179,10 @@ async def confirm_whatsapp(ctx: Context[None, None]) -> web.Response:
 
 
 async def receive_whatsapp(ctx: Context[None, None]) -> dict[str, str]:
-    """A Cloud API webhook: statuses and messages. Answered when the broker has stored it, so that nothing is lost."""
+    """A Cloud API webhook: statuses and messages. Answered when the broker has stored it, so that nothing is lost.
+
+    Once it is answered, nothing leaves that what it says will stop.
+    """
     sender = ctx.id("sender_id")
     signature = ctx.request.headers.get("X-Hub-Signature-256", "")
     await ctx.door.sources.get(sender, lambda _: True)
@@ -151,20 +197,94 @@ async def receive_whatsapp(ctx: Context[None, None]) -> dict[str, str]:
     return {"status": "accepted"}
 
 
+async def receive_evolution(ctx: Context[None, None]) -> dict[str, str]:
+    """An Evolution API webhook: messages, acknowledgements, and how the phone is linked.
+
+    Evolution signs no body: `Authorization: Bearer` must be the sender's app_secret, or a token made with it, which
+    Evolution sends by itself where the header `jwt_key` was set for the webhook (starting the session does that).
+    """
+    sender = ctx.id("sender_id")
+    shown = ctx.request.headers.get("Authorization", "")
+    source = await ctx.door.sources.get(sender, lambda one: one.admits(shown))
+    body = await read(ctx.request, BODY_LIMIT)
+    if not _of_provider(source, "evolution").admits(shown):
+        raise unauthenticated(
+            "Authorization must be Bearer with the app_secret, or a token made with it: start the sender's session"
+        )
+    _check_json(body)
+    await _store(ctx, source, "evolution", body, uuid5(sender, hashlib.sha256(body).hexdigest()))
+    return {"status": "accepted"}
+
+
+async def receive_waha(ctx: Context[None, None]) -> dict[str, str]:
+    """A WAHA webhook: messages, acknowledgements, and how the phone is linked; signed with the sender's app_secret."""
+    sender = ctx.id("sender_id")
+    signature = ctx.request.headers.get("X-Webhook-Hmac", "")
+    await ctx.door.sources.get(sender, lambda _: True)
+    body = await read(ctx.request, BODY_LIMIT)
+    source = _of_provider(await ctx.door.sources.get(sender, lambda one: one.signs_as_waha(body, signature)), "waha")
+    if not signature:
+        raise unauthenticated("X-Webhook-Hmac is missing: set the webhook's hmac.key, or start the sender's session")
+    if not source.signs_as_waha(body, signature):
+        raise unauthenticated("X-Webhook-Hmac does not fit the body: check the sender's app_secret")
+    _check_json(body)
+    await _store(ctx, source, "waha", body, uuid5(sender, hashlib.sha256(body).hexdigest()))
+    return {"status": "accepted"}
+
+
+def _of_provider(source: Source, provider: str) -> Source:
+    """Raises Problem 404 if it is another kind of sender's: what one gateway says is no proof at another's address."""
+    if source.provider != provider:
+        raise not_found(f"{provider} sender")
+    return source
+
+
 def _check_json(body: bytes) -> None:
     try:
         str(body, "utf-8")
         msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.ValidationError:
+        raise malformed("the body is JSON, but no object: a webhook's body is one") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise malformed(f"the body is not a JSON object: {error}") from None
 
 
 async def _store(ctx: Context[Any, Any], source: Source, name: str, body: bytes, id_: UUID) -> None:
     """Store it under an id that is the same when the same body comes again. Raises Problem 503 unless it is stored."""
     inbound = Inbound(source=name, sender_id=str(source.id), body=msgspec.Raw(body))
+    out = Outgoing(inbound, source.tenant, str(id_), ctx.cause)
+    phones, users = _who_speaks(name, body, ctx.came_at)
+    if not phones and not users:
+        await _publish(ctx, out)
+        return
+    storage = ctx.door.storage
+    async with holding_words(storage, source.tenant, id_, phones, users) as held:
+        ack = await _publish(ctx, out)
+        if ack.duplicate:  # nobody will do again what was done
+            await not_accepted(storage, source.tenant, id_, held)
+
+
+#: Statuses of the Cloud API, of which there are many more, say nothing that stops anything.
+_SPEAKS = re.compile(rb'"(?:messages|user_preferences)"\s*:')
+
+
+def _who_speaks(source: str, body: bytes, at: datetime) -> tuple[list[str], list[str]]:
+    """The numbers and the business-scoped user ids of those who say something in a webhook."""
+    if source == "whatsapp" and not _SPEAKS.search(body):
+        return [], []
+    try:
+        found = parse(source, body, at)
+    except UNREADABLE:  # nobody can do what it says
+        return [], []
+    who: list[InboundMessage | Preference] = [*found.messages, *found.preferences]
+    phones = {f"+{one.phone.removeprefix('+')}" for one in who if one.phone}
+    return sorted(phones), sorted({one.user_id for one in who if one.user_id})
+
+
+async def _publish(ctx: Context[Any, Any], out: Outgoing) -> Ack:
     try:
         async with asyncio.timeout(PATIENCE.total_seconds()):
-            await ctx.door.publisher.publish(Outgoing(inbound, source.tenant, str(id_), ctx.cause))
+            return await ctx.door.publish(out)
     except (Unavailable, Full, TimeoutError):
         raise unavailable("the broker", retry_after_s=5) from None
     except Refused as error:

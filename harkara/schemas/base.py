@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import ClassVar, dataclass_transform
 
 import msgspec
@@ -11,7 +11,11 @@ import msgspec
 #: A tenant's slug: fixed for life, safe as one token of a subject and of a consumer's name.
 TENANT = re.compile(r"^[a-z][a-z0-9-]{1,30}[a-z0-9]$")
 
+_TENANT_ONLY = ("tenant",)
+
 _FIELD = re.compile(r"\{(\w+)\}")
+
+_FILLED_IN = re.compile(r"\.\{\w+\}")
 
 #: One token of a subject: not empty, no separator, no wildcard, no white space.
 _TOKEN = re.compile(r"[^.*>\s]+").fullmatch
@@ -43,12 +47,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Raises ValueError if a value is empty or could be read as more than one token, a wildcard or white space.
         """
 
-        tokens = [str(tenant if name == "tenant" else getattr(self, name)) for name in _names(self.subject)]
-        for token in tokens:
-            if not _TOKEN(token):
-                kind = type(self).__name__
-                raise ValueError(f"{kind}: {token!r} cannot be one token of the subject {self.subject}")
-        return _template(self.subject) % tuple(tokens)
+        names = _names(self.subject)
+        if names == _TENANT_ONLY:
+            return _filled(self.subject, tenant)
+        return _filled(self.subject, *[tenant if name == "tenant" else getattr(self, name) for name in names])
 
 
 @cache
@@ -56,9 +58,23 @@ def _names(subject: str) -> tuple[str, ...]:
     return tuple(_FIELD.findall(subject))
 
 
+@lru_cache(maxsize=10_000)
+def _filled(subject: str, *tokens: str) -> str:
+    for token in tokens:
+        if not _TOKEN(token):
+            raise ValueError(f"{token!r} cannot be one token of the subject {subject}")
+    return _template(subject) % tokens
+
+
 @cache
 def _template(subject: str) -> str:
     return _FIELD.sub("%s", subject)
+
+
+@cache
+def kind_of(message: type[Message]) -> str:
+    """A type of message in a word: its subject without the tenant and without what is filled in."""
+    return _FILLED_IN.sub("", message.subject.removeprefix("t.{tenant}."))
 
 
 def tenant_of(subject: str) -> str:

@@ -27,11 +27,18 @@ SECTIONS = 10
 ROWS = 10
 
 _TEMPLATE_NAME = re.compile(r"^[a-z0-9_]{1,512}$")
+_PARAMETER_NAME = re.compile(r"^[a-z0-9_]{1,128}\Z")
 _LANGUAGE = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$")
 _UNPRINTABLE_PARAMETER = re.compile(r"[\n\r\t]| {5,}")
 
+#: What variables bring, whose length is not known before they are filled in.
+_VARIABLE = re.compile(r"\{\{.*?\}\}", re.DOTALL)
+
+#: What may take away from the text around it, or choose between parts of it.
+_SHRINKS = ("{%", "{{-", "-}}")
+
 #: Names that steer and are never rendered; every other string may contain `{{ variables }}`.
-_FIXED = frozenset({"type", "name", "language", "index"})
+_FIXED = frozenset({"type", "name", "language", "index", "header_name"})
 
 _KINDS = ("body", "template", "media", "interactive")
 
@@ -58,12 +65,17 @@ class TemplateButton(Body):
 
 
 class Template(Body):
-    """An approved template with its parameters: a list is positional, an object is by name."""
+    """An approved template with its parameters: a list is positional, an object is by name.
+
+    `header` is the text of the header's parameter, or its file. In a template whose parameters have names, the one of a
+    text header is `header_name`.
+    """
 
     name: str
     language: str = "en"
     parameters: list[str] | dict[str, str] = msgspec.field(default_factory=list[str])
     header: str | Media | None = None
+    header_name: str | None = None
     buttons: list[TemplateButton] = msgspec.field(default_factory=list[TemplateButton])
 
 
@@ -89,8 +101,16 @@ class Section(Body):
     title: str | None = None
 
 
+class LinkButton(Body):
+    """A button that opens a web page."""
+
+    title: str
+    url: str
+
+
 class Interactive(Body):
-    """A text with up to three reply `buttons`, or a list: the `button` that opens it and its `sections`."""
+    """A text with one of three: up to three reply `buttons`; a list, which is the `button` that opens it and its
+    `sections`; or a `link` to a web page, as a button."""
 
     body: str
     header: str | Media | None = None
@@ -98,6 +118,7 @@ class Interactive(Body):
     buttons: list[ReplyButton] = msgspec.field(default_factory=list[ReplyButton])
     button: str | None = None
     sections: list[Section] = msgspec.field(default_factory=list[Section])
+    link: LinkButton | None = None
 
 
 class Content(Body):
@@ -183,8 +204,10 @@ class _Check:
     def text(self, path: str, text: str, limit: int) -> Iterator[Fault]:
         """A text that must be there and be short enough, as far as that is known."""
         if not self.known(text):
-            return
-        if not text.strip():
+            constant = len(_VARIABLE.sub("", text))
+            if constant > limit and not any(mark in text for mark in _SHRINKS):
+                yield path, f"must have at most {limit} characters (has {constant} beside its variables)"
+        elif not text.strip():
             yield path, "must not be empty"
         elif len(text) > limit:
             yield path, f"must have at most {limit} characters (has {len(text)})"
@@ -202,6 +225,10 @@ class _Check:
         for path, text in _empty_parameters(template.parameters):
             yield from self.parameter(path, text)
         yield from self.header("template.header", template.header)
+        if template.header_name is not None and not _PARAMETER_NAME.match(template.header_name):
+            yield "template.header_name", "must be a parameter's name: lower-case letters, digits and underscores"
+        if template.header_name is not None and not isinstance(template.header, str):
+            yield "template.header_name", "is the name of a text header's parameter: give header too"
         for index, button in enumerate(template.buttons):
             yield from self.template_button(f"template.buttons[{index}]", button)
         if len(template.buttons) > 10:
@@ -234,8 +261,8 @@ class _Check:
             yield path, "give exactly one of id (of an uploaded file) and link"
         if media.id is not None:
             yield from self.text(f"{path}.id", media.id, 256)
-        if media.link is not None and self.known(media.link) and not _is_url(media.link):
-            yield f"{path}.link", "must be an http or https address of at most 2048 characters"
+        if media.link is not None:
+            yield from self.link(f"{path}.link", media.link)
         if media.caption is not None:
             if media.type in ("audio", "sticker"):
                 yield f"{path}.caption", f"{media.type} has no caption"
@@ -247,18 +274,26 @@ class _Check:
             else:
                 yield from self.text(f"{path}.filename", media.filename, FILENAME_LIMIT)
 
+    def link(self, path: str, link: str) -> Iterator[Fault]:
+        if self.known(link) and not _is_url(link):
+            yield path, "must be an http or https address of at most 2048 characters"
+
     def interactive(self, interactive: Interactive) -> Iterator[Fault]:
         yield from self.text("interactive.body", interactive.body, INTERACTIVE_TEXT_LIMIT)
         yield from self.header("interactive.header", interactive.header)
         if interactive.footer is not None:
             yield from self.text("interactive.footer", interactive.footer, FOOTER_LIMIT)
-        if bool(interactive.buttons) == bool(interactive.sections):
-            yield "interactive", "give either buttons or sections"
+        ways = (bool(interactive.buttons), bool(interactive.sections), interactive.link is not None)
+        if ways.count(True) != 1:
+            yield "interactive", "give exactly one of buttons, sections and link"
         yield from self.reply_buttons(interactive.buttons)
         if interactive.sections:
             yield from self.sections(interactive)
         elif interactive.button is not None:
             yield "interactive.button", "is the button that opens a list: give sections too"
+        if interactive.link is not None:
+            yield from self.text("interactive.link.title", interactive.link.title, 20)
+            yield from self.link("interactive.link.url", interactive.link.url)
 
     def reply_buttons(self, buttons: list[ReplyButton]) -> Iterator[Fault]:
         if len(buttons) > REPLY_BUTTONS:

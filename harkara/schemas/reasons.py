@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 
 class Words(NamedTuple):
@@ -12,20 +13,112 @@ class Words(NamedTuple):
     todo: str
 
 
-#: What policy says, by the code in a suppressed message's `reason`.
-POLICY = {
+#: Every code that policy may give a message as its `reason`: why it was suppressed, or is deferred.
+Reason = Literal[
+    "cancelled",
+    "opted_out",
+    "no_consent",
+    "contact_deleted",
+    "tenant_inactive",
+    "enrollment_stopped",
+    "goal_reached",
+    "exit_condition",
+    "campaign_inactive",
+    "invoice_paid",
+    "invoice_void",
+    "expired",
+    "outside_window",
+    "contact_rests",
+    "quiet_hours",
+    "frequency_cap",
+    "template_missing",
+    "template_pending",
+    "template_paused",
+    "template_rejected",
+    "template_disabled",
+    "plan_exhausted",
+    "pair_limit",
+    "portfolio_limit",
+    "template_pace",
+]
+
+#: What each says, and what can be done.
+POLICY: Mapping[str, Words] = {
     "cancelled": Words("it was cancelled while it waited", "nothing: send a new message if it is wanted after all"),
     "opted_out": Words(
-        "the contact has opted out", "send nothing more; once they agree again, PATCH the contact with consent"
+        "the contact has opted out of such messages",
+        "send none; once they agree again, PATCH the contact with consent",
     ),
     "no_consent": Words(
         "marketing needs consent, and none is recorded", "ask for it, and PATCH the contact with consent {source, at}"
     ),
+    "contact_deleted": Words("its contact was deleted before its turn came", "nothing: there is nobody to send it to"),
     "tenant_inactive": Words("this account is not active", "ask support to make it active again"),
     "enrollment_stopped": Words(
         "its enrolment was stopped before its turn came", "nothing: a stop or a reply of the contact ends a campaign"
     ),
+    "goal_reached": Words(
+        "the contact had done what the campaign is for", "nothing: GET the campaign's funnel counts it under `goal`"
+    ),
+    "exit_condition": Words(
+        "the campaign's exit condition held when its turn came", "nothing, or PATCH the campaign's `exit`"
+    ),
+    "pair_limit": Words(
+        "WhatsApp takes a message every six seconds from one number to one phone, and this one got more at once",
+        "nothing: it leaves when its turn comes; send this contact less at once",
+    ),
+    "portfolio_limit": Words(
+        "the numbers of this business may write first to no more people within 24 hours",
+        "nothing: it leaves when there is room; WhatsApp raises the limit with good quality (then PATCH daily_limit)",
+    ),
+    "template_pace": Words(
+        "WhatsApp still watches how people take this template, so it leaves slowly",
+        "nothing: it leaves when its turn comes",
+    ),
     "campaign_inactive": Words("its campaign was archived before its turn came", "nothing: make a new campaign"),
+    "invoice_paid": Words("the invoice that it is about is paid", "nothing: nothing is owed any more"),
+    "invoice_void": Words(
+        "the invoice that it is about is void", "nothing; if something is owed after all, make a new invoice"
+    ),
+    "expired": Words(
+        "its turn came too late for it to be of use",
+        "nothing, or allow more time: `expires_after_hours` of the step, `expires_at` of a message",
+    ),
+    "outside_window": Words(
+        "the contact has not written to this number within 24 hours, and then WhatsApp delivers only templates",
+        "send an approved template; or PATCH the sender's `window` if its gateway has no such rule",
+    ),
+    "contact_rests": Words(
+        "WhatsApp gives this contact no more marketing for a day, whoever it comes from",
+        "nothing if it is deferred: it leaves when the day is over; send this contact less marketing",
+    ),
+    "quiet_hours": Words(
+        "it is quiet hours where the contact lives",
+        "nothing: it is judged again when they are over, at `deferred_until`; or PATCH the `quiet_hours` that hold: its"
+        " campaign's, if it has one with its own, else the tenant's",
+    ),
+    "frequency_cap": Words(
+        "the contact was sent as much marketing lately as the tenant's frequency caps allow",
+        "nothing if it is deferred: it leaves when one more fits; else send less, or PATCH the tenant's frequency_caps",
+    ),
+    "template_missing": Words(
+        "WhatsApp has no such template for this number in this language",
+        "check name and language; make it in the WhatsApp manager, then POST /senders/{sender_id}/templates/sync",
+    ),
+    "template_pending": Words(
+        "its template is not approved yet", "wait for the review; what is due meanwhile is tried for a day"
+    ),
+    "template_paused": Words(
+        "its template is paused",
+        "mend the template, or use another; when it may be used again, POST /senders/{sender_id}/templates/sync",
+    ),
+    "template_rejected": Words(
+        "WhatsApp has rejected its template", "edit the template in the WhatsApp manager, or use another"
+    ),
+    "template_disabled": Words("its template is disabled, or deleted", "use another template"),
+    "plan_exhausted": Words(
+        "this month's messages of the plan are used up", "choose a larger plan; the count begins anew next month"
+    ),
 }
 
 #: What WhatsApp says, by its error code.
@@ -39,7 +132,10 @@ GATEWAY = {
     131042: Words("Meta has no means of payment for this account", "add one in the WhatsApp manager"),
     131047: Words("the contact last wrote more than 24 hours ago", "send an approved template instead of a free text"),
     131048: Words("WhatsApp limits this number because of complaints", "send less, and to people who expect it"),
-    131049: Words("WhatsApp gives this contact no more marketing for now", "wait a day or more before the next one"),
+    131049: Words(
+        "WhatsApp gives this contact no more marketing for now",
+        "nothing: what else is due waits a day; send them less of it",
+    ),
     131050: Words("the contact has turned off marketing from this business", "send none until they turn it on again"),
     131051: Words("WhatsApp does not know this type of message", "send text, a template, media or buttons"),
     131052: Words("WhatsApp could not fetch the media", "check that the link answers, publicly and quickly"),
@@ -58,8 +154,15 @@ GATEWAY = {
 
 IN_DOUBT = Words(
     "WhatsApp may or may not have taken it: the answer to our request was lost",
-    "wait: a receipt may still settle it. It is never sent again by itself; if it must arrive, send a new one",
+    "wait: a receipt may still settle it. If there is a resend_at, it is sent once more then; else, if it must arrive, "
+    "send a new one",
 )
+
+#: What is said of a message that still waits although the gate would not let it leave.
+ENDED = {
+    code: Words(f"{text}: as things stand it is suppressed when its turn comes, and does not leave", todo)
+    for code, (text, todo) in POLICY.items()
+}
 
 _WAITING = "nothing: it is tried again by itself; cancel it with POST /messages/{id}/cancel"
 _FAILED = "mend what the text says, and send a new message"

@@ -9,6 +9,7 @@ import msgspec
 
 from harkara.schemas.base import Message
 from harkara.schemas.commands import Lane
+from harkara.schemas.conditions import Condition
 from harkara.schemas.content import Content
 
 
@@ -16,6 +17,28 @@ class DueTick(Message, frozen=True):
     """The broker's tick, every second: whoever gets it claims what falls due."""
 
     subject: ClassVar[str] = "sys.tick.due"
+
+
+class TemplatesTick(Message, frozen=True):
+    """The broker's tick for numbers whose templates are to be read again."""
+
+    subject: ClassVar[str] = "sys.tick.templates"
+
+
+class ReleaseTemplate(Message, frozen=True):
+    """A template of these numbers is not held back any more: judge again what waits for it."""
+
+    subject: ClassVar[str] = "t.{tenant}.work.librarian.release"
+
+    sender_ids: list[str]
+    name: str
+    language: str
+
+
+class OutboxTick(Message, frozen=True):
+    """The broker's tick for what the front door has to tell."""
+
+    subject: ClassVar[str] = "sys.tick.outbox"
 
 
 class EnrollPage(Message, frozen=True):
@@ -27,16 +50,49 @@ class EnrollPage(Message, frozen=True):
     campaign_id: str
     started_at: datetime
     contact_ids: list[str] | None = None
-    tag: str | None = None
+    condition: Condition | None = None
     after: str | None = None
     enrolled: int = 0
+    refused: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    tag: str | None = None
+    said: str = ""
+
+
+class LaunchAudience(Message, frozen=True):
+    """A broadcast waits for its time, and is then launched."""
+
+    subject: ClassVar[str] = "t.{tenant}.work.enrollment.launch"
+
+    campaign_id: str
+    said: str = ""
+
+
+class MovePage(Message, frozen=True):
+    """The next page of enrolments after `after` that go on with their campaign's current version."""
+
+    subject: ClassVar[str] = "t.{tenant}.work.enrollment.move"
+
+    move_id: str
+    campaign_id: str
+    after: str | None = None
+    moved: int = 0
+    said: str = ""
+
+
+class ImportChunk(Message, frozen=True):
+    """Store the next rows of a file: those with this number, counted from 0."""
+
+    subject: ClassVar[str] = "t.{tenant}.work.importer.chunk"
+
+    import_id: str
+    number: int
 
 
 class Send(Message, frozen=True):
     """Send one message through one number. It carries all that rendering needs; what may change is judged on leaving.
 
     A campaign step names its `enrollment_id` and `step_id` and brings the contact's variables; any other message brings
-    its `content`, already rendered.
+    its `content`, already rendered. One with an `invoice_id` leaves only while that invoice is open.
     """
 
     subject: ClassVar[str] = "t.{tenant}.work.send.{sender_id}.{lane}"
@@ -53,6 +109,27 @@ class Send(Message, frozen=True):
     step: int | None = None
     variables: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     content: Content | None = None
+    confirms: bool = False
+    expires_at: datetime | None = None
+    invoice_id: str | None = None
+
+
+class FetchMedia(Message, frozen=True):
+    """Fetch a file that came with a message: `gateway_id` is what the gateway calls it."""
+
+    subject: ClassVar[str] = "t.{tenant}.work.media.fetch"
+
+    media_id: str
+    sender_id: str
+    gateway_id: str
+
+
+class ForgetMedia(Message, frozen=True):
+    """Delete files whose rows are gone."""
+
+    subject: ClassVar[str] = "t.{tenant}.work.media.forget"
+
+    media_ids: list[str]
 
 
 class Inbound(Message, frozen=True):

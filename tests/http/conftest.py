@@ -9,16 +9,18 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from argon2 import PasswordHasher
 from door_client import SECRET, Account, Api, make_account
-from nats_server import free_port
 from redis.asyncio import Redis
 
 from harkara.bus.connection import Bus, connect
 from harkara.bus.topology import apply
+from harkara.embedded.ports import free_ports
 from harkara.gateway.sandbox.server import build_app
-from harkara.http.door import Door, build
+from harkara.http.door import Door
 from harkara.http.feed import Feed
 from harkara.http.passwords import Passwords
+from harkara.http.server import listening
 from harkara.settings import Settings
+from harkara.storage.blobs import FileBlobs
 from harkara.storage.storage import Storage
 
 
@@ -38,25 +40,30 @@ async def gateway_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
 
 
 @pytest.fixture(scope="session")
-async def door(live_bus: Bus, storage: Storage, redis_url: str, gateway_url: str) -> AsyncIterator[Door]:
+async def door(
+    live_bus: Bus, storage: Storage, redis_url: str, gateway_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Door]:
     """What the front door of these tests is made of."""
     redis = Redis.from_url(redis_url)
     feed = Feed(live_bus, redis, storage)
     await feed.start()
-    yield Door(
+    made = Door(
         settings=Settings(
             secret_key=SECRET,
             environment="development",
             whatsapp_gateway_url=gateway_url,
-            public_url=f"http://127.0.0.1:{free_port()}",
+            public_url=f"http://127.0.0.1:{free_ports(1)[0]}",
         ),
         storage=storage,
         publisher=live_bus.publisher,
         redis=redis,
         bus=live_bus,
+        blobs=FileBlobs(tmp_path_factory.mktemp("media")),
         feed=feed,
         passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=64)),  # these tests sign up by the hundred
     )
+    async with made.listening():
+        yield made
     await feed.stop()
     await redis.aclose()
 
@@ -65,8 +72,8 @@ async def door(live_bus: Bus, storage: Storage, redis_url: str, gateway_url: str
 async def api(door: Door) -> AsyncIterator[Api]:
     """The front door, listening."""
     port = int(door.settings.public_url.rsplit(":", 1)[1])
-    async with TestServer(build(door), port=port) as server, ClientSession() as session:
-        yield Api(str(server.make_url("")).rstrip("/"), session, door)
+    async with listening(door, "127.0.0.1", port), ClientSession() as session:
+        yield Api(f"http://127.0.0.1:{port}", session, door)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ async def newest(bus: Bus, subject: str) -> str | None:
         stored = await bus.js.get_last_msg("COMMANDS", subject)
     except NotFoundError:
         return None
-    return (stored.headers or {})["X-Msg-Id"]
+    return str((stored.headers or {})["X-Msg-Id"])
 
 
 async def waits(

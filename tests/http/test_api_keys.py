@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from door_client import Account, Answer, Api
-from support import Database, until
+from support import Database, one_row, until
 
 from harkara.http.door import Door
 from harkara.http.identity import hash_of, new_key, tenant_of_key
@@ -28,7 +28,7 @@ async def test_a_key_names_its_tenant_and_is_stored_as_a_hash_only(
     [listed] = (await acme.get("/api-keys"))["items"]
     assert "key" not in listed
     async with storage.tenant(acme.tenant) as con:
-        stored = await con.fetchrow("select * from api_keys")
+        stored = await one_row(con, "select * from api_keys")
     assert stored["key_hash"] == hash_of(key)
     assert key not in str(dict(stored))
     assert (await by_key(api, key, path="/tenant")).body["id"] == acme.tenant
@@ -50,8 +50,8 @@ async def test_a_revoked_key_says_so(acme: Account, api: Api) -> None:
     (await acme.call("DELETE", f"/api-keys/{made['id'][:-1]}0")).is_problem(404)
 
 
-async def test_an_expired_key_says_so_even_if_it_was_good_a_moment_ago(acme: Account, api: Api) -> None:
-    until_then = datetime.now(UTC) + timedelta(seconds=0.6)
+async def test_an_epired_key_says_so_even_if_it_was_good_a_moment_ago(acme: Account, api: Api) -> None:
+    until_then = datetime.now(UTC) + timedelta(seconds=2)
     made = await acme.post("/api-keys", {"expires_at": until_then.isoformat()})
     assert (await by_key(api, made["key"])).status == 200
 
@@ -59,7 +59,7 @@ async def test_an_expired_key_says_so_even_if_it_was_good_a_moment_ago(acme: Acc
         answer = await by_key(api, made["key"])
         return answer.status == 401 and "expired" in answer.is_problem(401).body["detail"]
 
-    await until(refused, "the key has expired", timeout=3)
+    await until(refused, "the key has expired")
 
 
 async def test_a_key_revoked_elsewhere_is_refused_within_moments(acme: Account, api: Api, storage: Storage) -> None:
@@ -71,7 +71,7 @@ async def test_a_key_revoked_elsewhere_is_refused_within_moments(acme: Account, 
     async def refused() -> bool:
         return (await by_key(api, made["key"])).status == 401
 
-    await until(refused, "what another process did is seen", timeout=4)
+    await until(refused, "what another process did is seen", timeout=15)
 
 
 @pytest.mark.parametrize("key", ["hk_", "hk_acme_short", "nonsense", "", "hk_no-such-tenant_" + "x" * 43])
@@ -142,10 +142,7 @@ async def test_the_tenant_changes_its_settings(acme: Account, database: Database
     assert await acme.get("/tenant") == changed
     wrong = {"name": " ", "timezone": "Mars", "default_region": "XX", "plan": "gold"}
     answer = await acme.call("PATCH", "/tenant", body=wrong)
-    assert set(answer.is_problem(422).faults()) == {"plan"}
-    del wrong["plan"]
-    answer = await acme.call("PATCH", "/tenant", body=wrong)
-    assert set(answer.is_problem(422).faults()) == {"name", "timezone", "default_region"}
+    assert set(answer.is_problem(422).faults()) == {"plan", "name", "timezone", "default_region"}
 
 
 def test_a_key_is_read_for_its_tenant_only_if_it_looks_like_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from argon2 import PasswordHasher
-from door_client import SECRET, Account, Api, make_account
+from door_client import PASSWORD, SECRET, Account, Api, make_account
 from gate import Gate, gate, target_of
 from redis.asyncio import Redis
 from support import Database, until
@@ -152,6 +153,22 @@ async def test_without_the_broker_commands_answer_503_reading_works_and_nothing_
     await until(works, "commands are taken again", timeout=15)
 
 
+async def test_without_the_broker_a_key_is_revoked_all_the_same(fragile: Fragile) -> None:
+    made = await fragile.account.post("/api-keys", {})
+    key = {"X-API-Key": made["key"]}
+    assert (await fragile.account.api.call("GET", "/contacts", headers=key)).status == 200
+    await fragile.gates["broker"].close()
+    assert (await fragile.account.call("DELETE", f"/api-keys/{made['id']}")).status == 204
+    (await fragile.account.api.call("GET", "/contacts", headers=key)).is_problem(401)
+
+
+async def test_without_redis_people_log_in(fragile: Fragile) -> None:
+    await fragile.gates["redis"].close()
+    login = {"email": fragile.account.email, "password": PASSWORD}
+    assert (await fragile.account.api.call("POST", "/auth/login", body=login)).status == 200
+    (await fragile.account.api.call("POST", "/auth/login", body=login | {"password": "wrong"})).is_problem(401)
+
+
 async def test_without_redis_the_api_works_on(fragile: Fragile) -> None:
     await fragile.gates["redis"].close()
     assert (await fragile.account.call("GET", "/contacts")).status == 200
@@ -175,3 +192,74 @@ async def test_a_database_that_takes_but_does_not_answer_holds_no_request_for_lo
         return (await fragile.account.call("GET", "/contacts")).status == 200
 
     await until(works, "the database is used again", timeout=15)
+
+
+#: What needs what, and what each answers when all is there.
+ROUTINE = {"GET /contacts": 200, "POST /messages": 202, "GET //healthz": 200}
+NEEDS = {
+    "database": {"GET /contacts", "POST /messages"},
+    "broker": {"POST /messages"},
+    "redis": set[str](),
+}
+
+
+async def _ask(fragile: Fragile, what: str) -> tuple[Any, float]:
+    """One request of ROUTINE, and how long its answer took."""
+    method, _, path = what.partition(" ")
+    begun = asyncio.get_running_loop().time()
+    answer = await (fragile.message() if path == "/messages" else fragile.account.call(method, path))
+    return answer, asyncio.get_running_loop().time() - begun
+
+
+async def _stored(fragile: Fragile) -> int:
+    """How many commands to send wait in the broker for this tenant."""
+    bus = fragile.account.api.door.bus
+    assert bus
+    subject = f"t.{fragile.account.tenant}.cmd.message.send"
+    info = await bus.js.stream_info("COMMANDS", subjects_filter=subject)
+    return (info.state.subjects or {}).get(subject, 0)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nats-py leaves what it could not dial
+@pytest.mark.parametrize("how", ["cut", "stalled"])
+@pytest.mark.parametrize("name", ["database", "broker", "redis"])
+async def test_thirty_seconds_without_a_server(fragile: Fragile, name: str, how: str) -> None:
+    """Whatever needs it is answered 503 soon, all else works, it recovers by itself, and nothing accepted is lost."""
+    gate_, loop, accepted = fragile.gates[name], asyncio.get_running_loop(), 0
+    for what, status in ROUTINE.items():
+        answer, _ = await _ask(fragile, what)
+        assert answer.status == status
+        accepted += what == "POST /messages"
+    if how == "cut":
+        await gate_.close()
+    else:
+        gate_.stall()
+    until_back = loop.time() + 30
+    asked = 0
+    while loop.time() < until_back:
+        await asyncio.sleep(0.1)  # this is a pace, not a hope
+        answers = await asyncio.gather(*(_ask(fragile, what) for what in ROUTINE))
+        for (what, status), (answer, took) in zip(ROUTINE.items(), answers, strict=True):
+            asked += 1
+            accepted += what == "POST /messages" and answer.status == 202
+            assert took < 12, what
+            if what in NEEDS[name] and answer.status == 503:
+                assert int(answer.headers["Retry-After"]) >= 1
+            else:  # a connection that was on its way may still have been served at the very beginning
+                assert answer.status == status or (what in NEEDS[name] and asked <= 2 * len(ROUTINE)), what
+    assert asked >= 2 * len(ROUTINE)
+    if how == "cut":
+        await gate_.open()
+    else:
+        gate_.flow()
+
+    async def all_works() -> bool:
+        answers = [await _ask(fragile, what) for what in ROUTINE]
+        nonlocal accepted
+        accepted += answers[list(ROUTINE).index("POST /messages")][0].status == 202
+        return [answer.status for answer, _ in answers] == list(ROUTINE.values())
+
+    await until(all_works, f"everything works again after the {name} is back", timeout=30)
+    assert await _stored(fragile) >= accepted
+    gc.collect()

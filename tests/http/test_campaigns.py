@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from door_client import Account, in_order
 from support import until
 
 from harkara.bus.connection import Bus
 from harkara.ids import uuid7
+from harkara.storage import pausing, templates
+from harkara.storage.models import Message
 from harkara.storage.storage import Storage
+from harkara.storage.templates import Found
 
 
 async def test_a_campaign_goes_from_draft_to_archived(acme: Account) -> None:
@@ -150,23 +154,10 @@ async def test_a_campaign_without_steps_is_not_activated(acme: Account) -> None:
     assert "steps" in (await acme.call("POST", f"/campaigns/{made['id']}/activate")).is_problem(422).faults()
 
 
-async def test_the_steps_of_a_live_campaign_stand_still(acme: Account, storage: Storage) -> None:
+async def test_the_sender_of_a_live_campaign_stands_still(acme: Account) -> None:
     campaign = await acme.campaign()
-    path = f"/campaigns/{campaign}/steps"
-    step = (await acme.get(path))["items"][0]
-    attempts = [
-        await acme.call("POST", path, body={"delay_hours": 1, "body": "x"}),
-        await acme.call("PATCH", f"{path}/{step['id']}", body={"body": "x"}),
-        await acme.call("DELETE", f"{path}/{step['id']}"),
-        await acme.call("PATCH", f"/campaigns/{campaign}", body={"sender_id": await acme.sender()}),
-    ]
-    for answer in attempts:
-        assert "new campaign" in answer.is_problem(409).body["detail"]
-    assert (await acme.get(path))["items"] == [step]
-    async with storage.tenant(acme.tenant) as con:
-        assert await con.fetchval(
-            "select frozen_at is not null from campaign_versions where campaign_id = $1", UUID(campaign)
-        )
+    answer = await acme.call("PATCH", f"/campaigns/{campaign}", body={"sender_id": await acme.sender()})
+    assert "new campaign" in answer.is_problem(409).body["detail"]
 
 
 async def progress(storage: Storage, tenant: str, campaign: str, contact: str, **more: Any) -> UUID:
@@ -224,6 +215,32 @@ async def test_resuming_takes_up_what_was_set_aside_and_wakes_the_ticker(
     await stop()
 
 
+async def test_what_an_operator_has_paused_goes_on_with_it_alone(acme: Account, storage: Storage) -> None:
+    one, by_hand = await acme.campaign(), await acme.campaign()
+    await acme.post(f"/campaigns/{by_hand}/pause", status=200)
+    async with storage.tenant(acme.tenant) as con:
+        for campaign in (one, by_hand):
+            assert await pausing.pause_campaign(con, UUID(campaign), "complaints")
+            assert not await pausing.pause_campaign(con, UUID(campaign), "complaints")
+    reason = "paused by the operator: complaints"
+    for campaign in (one, by_hand):
+        for path in (f"/campaigns/{campaign}/pause", f"/campaigns/{campaign}/resume"):
+            assert (await acme.call("POST", path)).status == 409
+        said = (await acme.call("POST", f"/campaigns/{campaign}/resume")).is_problem(409).body["detail"]
+        assert said == f"{reason}; ask the operator, who alone can have it go on"
+        shown = await acme.get(f"/campaigns/{campaign}")
+        assert (shown["status"], shown["status_reason"]) == ("paused", reason)
+    async with storage.tenant(acme.tenant) as con:
+        assert await pausing.resume_campaign(con, UUID(one))
+        assert not await pausing.resume_campaign(con, UUID(one))
+    shown = await acme.get(f"/campaigns/{one}")
+    assert (shown["status"], shown["status_reason"]) == ("active", None)
+    for action in ("pause", "resume"):  # what its tenant pauses, its tenant has go on
+        await acme.post(f"/campaigns/{one}/{action}", status=200)
+    archived = await acme.post(f"/campaigns/{by_hand}/archive", status=200)
+    assert (archived["status"], archived["status_reason"]) == ("archived", None)
+
+
 async def test_archiving_stops_what_still_runs(acme: Account, storage: Storage) -> None:
     campaign = await acme.campaign()
     await progress(storage, acme.tenant, campaign, await acme.contact())
@@ -239,8 +256,9 @@ async def test_the_funnel_counts_read_as_delivered_and_delivered_as_sent(acme: A
     empty = await acme.get(f"/campaigns/{campaign}/funnel")
     assert (empty["enrolled"], [step["sent"] for step in empty["steps"]]) == (0, [0, 0])
     ago = datetime.now(UTC) - timedelta(seconds=1)
+    later = UUID((await acme.get(f"/campaigns/{campaign}/steps"))["items"][1]["id"])
     for status, more in (
-        ("active", {"current_step": 1, "next_step_scheduled_at": ago}),
+        ("active", {"current_step": 1, "next_step_id": later, "next_step_scheduled_at": ago}),
         ("active", {"current_step": 1}),
         ("completed", {}),
         ("stopped", {}),
@@ -250,14 +268,21 @@ async def test_the_funnel_counts_read_as_delivered_and_delivered_as_sent(acme: A
         await progress(storage, acme.tenant, campaign, await acme.contact(), status=status, **more)
     for status in ("queued", "sending", "sent", "delivered", "read", "read", "failed", "suppressed", "unknown"):
         await message(storage, acme.tenant, campaign, 0, status)
+    async with storage.tenant(acme.tenant):
+        rows = Message.filter(campaign_id=campaign)
+        await rows.filter(status="suppressed").update(reason="opted_out")
+        await rows.filter(status="queued").update(reason="quiet_hours", deferred_until=ago)
     funnel = await acme.get(f"/campaigns/{campaign}/funnel")
     [first, second] = funnel.pop("steps")
+    reasons = {"suppressed_by": {"opted_out": 1}, "deferred_by": {"quiet_hours": 1}}
+    totals = {"sent": 4, "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1, "replied": 0} | reasons
     assert funnel == {
-        "campaign_id": campaign, "enrolled": 6, "active": 2, "completed": 1, "stopped": 1, "failed": 1, "paused": 1
+        "campaign_id": campaign, "version": 1, "enrolled": 6, "active": 2, "completed": 1, "stopped": 1, "failed": 1,
+        "paused": 1, "goal": 0, "stopped_by": {"unknown": 1}, "totals": totals,
     }  # fmt: skip
     assert first == {
         "step": 0, "name": "hello", "delay_hours": 0.0, "due": 0, "queued": 1, "sending": 1, "sent": 4,
-        "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1,
+        "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1, "replied": 0, "variants": [], **reasons,
     }  # fmt: skip
     assert (second["name"], second["delay_hours"], second["due"], second["sent"]) == ("later", 24.0, 1, 0)
 
@@ -273,3 +298,45 @@ async def test_enrolments_are_listed_by_contact_and_status(acme: Account, storag
     assert [one["id"] for one in (await acme.get(f"{path}?contact_id={people[1]}"))["items"]] == [str(made[1])]
     assert len((await acme.get(f"{path}?status=active"))["items"]) == 2
     assert "status" in (await acme.call("GET", f"{path}?status=lost")).is_problem(422).faults()
+
+
+async def test_what_a_template_does_not_take_stands_in_the_way(acme: Account, storage: Storage) -> None:
+    """As far as it is known: a template that WhatsApp has told nothing about is left to it."""
+    button = {"type": "url", "value": "{{ attributes.order | default('all') }}"}
+    given = {"name": "order", "language": "en_US", "parameters": ["{{ name }}"], "buttons": [button]}
+    campaign = await acme.campaign({"delay_hours": 0, "template": given}, active=False)
+    sender = (await acme.get(f"/campaigns/{campaign}"))["sender_id"]
+    parts = [
+        {"type": "BODY", "text": "{{1}}, your order {{2}} is on its way"},
+        {"type": "BUTTONS", "buttons": [{"type": "URL", "url": "https://shop.example/{{1}}"}]},
+    ]
+    async with storage.tenant(acme.tenant) as con:
+        told = Found("order", "en_US", "utility", "approved", None, None, msgspec.json.encode(parts).decode())
+        await templates.replace(con, acme.tenant, UUID(sender), [told], datetime.now(UTC))
+    path = f"/campaigns/{campaign}"
+    assert [one["path"] for one in (await acme.post(f"{path}/dry-run", {"all": True}, status=200))["blockers"]] == [
+        "steps[0].template.parameters"
+    ]
+    refused = (await acme.call("POST", f"{path}/activate")).is_problem(422).faults()
+    assert refused == {"steps[0].template.parameters": "this template takes 2 parameters (1 are given)"}
+    step = (await acme.get(f"{path}/steps"))["items"][0]["id"]
+    mended = {"template": given | {"parameters": ["{{ name }}", "{{ attributes.order | default('-') }}"]}}
+    assert (await acme.call("PATCH", f"{path}/steps/{step}", body=mended)).status == 200
+    assert (await acme.call("POST", f"{path}/activate")).status == 200
+
+
+async def test_a_default_that_breaks_a_limit_stands_in_the_way(acme: Account) -> None:
+    """Seen when the campaign is activated: before, the default may be replaced."""
+    buttons = [{"id": "1", "title": "{{ attributes.city | default('a town with a long name') }}"}]
+    empty = {"type": "image", "id": "1", "caption": "{{ attributes.city | default('') }}"}
+    steps = ({"delay_hours": 0, "interactive": {"body": "x", "buttons": buttons}}, {"delay_hours": 1, "media": empty})
+    campaign = await acme.campaign(*steps, active=False)
+    refused = (await acme.call("POST", f"/campaigns/{campaign}/activate")).is_problem(422).faults()
+    assert refused == {
+        "steps[0].interactive.buttons[0].title": "must have at most 20 characters (has 23)",
+        "steps[1].media.caption": "must not be empty",
+    }
+    long = {"delay_hours": 0, "body": "x" * 4097 + "{{ name }}"}
+    assert set((await acme.call("POST", f"/campaigns/{campaign}/steps", body=long)).is_problem(422).faults()) == {
+        "body"
+    }

@@ -100,6 +100,23 @@ async def test_numbers_without_plus_are_understood_once_the_tenant_has_a_region(
     assert [one["id"] for one in found["items"]] == [made["id"]]
 
 
+async def test_the_refusal_of_a_number_without_plus_says_how_such_numbers_would_be_read(acme: Account) -> None:
+    async def refused(phone: str) -> str:
+        answer = await acme.call("POST", "/contacts", body={"name": "A", "phone": phone})
+        return answer.is_problem(422).faults()["phone"]
+
+    assert await refused("98765 43210") == (
+        "is not a phone number: begin with + and the country, such as +919876543210, or PATCH the tenant's"
+        " default_region, by which numbers without + are read"
+    )
+    await acme.call("PATCH", "/tenant", body={"default_region": "IN"})
+    impossible = "is not a possible phone number: it has too few or too many digits for"
+    assert await refused("98765") == f"{impossible} IN, the tenant's default_region"
+    assert await refused("+9198765") == f"{impossible} its country"
+    assert await refused("soon") == "is not a phone number: it should look like +919876543210"
+    assert (await acme.post("/contacts", {"name": "A", "phone": "98765 43210"}))["phone"] == "+919876543210"
+
+
 async def test_a_number_belongs_to_one_contact_and_the_refusal_names_it(acme: Account, other: Account) -> None:
     phone, further = a_phone(), a_phone()
     first = await acme.contact(phone=phone)
@@ -156,9 +173,108 @@ async def test_contacts_are_found_by_tag_phone_and_the_beginning_of_their_name(a
     assert await ids("q=ash&tag=pune") == [asha]
 
 
+async def test_contacts_are_found_by_all_that_is_asked_for(acme: Account, other: Account) -> None:
+    asha = await acme.contact(
+        name="Asha Rao", phone="+12025550123", tags=["vip", "pune"], attributes={"city": "Pune", "age": 31, "ok": True}
+    )
+    ravi = await acme.contact(name="रवि  Ásha", phone="+919876543210", tags=["vip"], attributes={"city": "Pune: east"})
+    long = await acme.contact(name="Long", consent=None, attributes={"note": "x" * 250})
+    await acme.contact(name="Longer", consent=None, attributes={"note": "x" * 251})
+    await acme.post(f"/contacts/{ravi}/phone-numbers", {"phone": "+441632960123"})
+    await other.contact(name="Asha Rao", phone="+12025550123", tags=["vip"], attributes={"city": "Pune"})
+
+    async def ids(query: str) -> list[str]:
+        return [one["id"] for one in (await acme.get(f"/contacts?{query}"))["items"]]
+
+    assert await ids("attribute=city:Pune") == [asha]
+    assert await ids("attribute=city:Pune:%20east") == [ravi]
+    assert await ids("attribute=age:31&attribute=ok:true&attribute=city:Pune") == [asha]
+    assert await ids("attribute=age:31&attribute=city:Goa") == []
+    assert await ids(f"attribute=note:{'x' * 250}") == [long]
+    assert await ids("tag=vip&tag=pune") == [asha]
+    assert await ids("phone=%2B441632960123") == [ravi]
+    assert await ids("q=rao%20ash") == [asha]
+    assert await ids("q=RA") == [asha]
+    assert await ids("q=%C3%A1sha") == [ravi]
+    assert await ids("q=%E0%A4%B0%E0%A4%B5") == [ravi]
+    assert await ids("q=0123") == [ravi, asha]
+    assert await ids("q=%2B1%20202") == [asha]
+    assert await ids("q=098765%2043210") == [ravi]
+    assert await ids("q=0123&tag=pune") == [asha]
+    assert await ids("consent=true&q=a") == [asha]
+    assert len(await ids("consent=false")) == 2
+    assert await ids("opted_out=true") == []
+    assert (await acme.call("PATCH", f"/contacts/{asha}", body={"opted_out": True})).body["opted_out_reason"] == "api"
+    assert await ids("opted_out=true") == [asha]
+    assert await ids("opted_out=true&tag=vip") == [asha]
+    assert await ids("opted_out=false&tag=vip") == [ravi]
+    assert await ids("since=2126-01-01T00:00:00Z") == []
+    assert len(await ids("since=2026-01-01T00:00:00Z&tag=vip")) == 2
+    changed = {"name": "Devi", "tags": [], "attributes": {"city": "Goa"}, "phone": "+12025550199"}
+    assert (await acme.call("PATCH", f"/contacts/{asha}", body=changed)).status == 200
+    for gone in ("tag=pune", "attribute=city:Pune", "q=rao", "phone=%2B12025550123"):
+        assert await ids(gone) == [], gone
+    assert await ids("attribute=city:Goa&q=devi&phone=%2B12025550199") == [asha]
+
+
+async def test_what_is_found_is_paged_and_the_cursor_goes_on(acme: Account) -> None:
+    made = [await acme.contact(name=f"Asha {number}", tags=["vip"] if number % 2 else []) for number in range(6)]
+    for query, expected in (("q=asha", made), ("tag=vip", made[1::2]), ("tag=vip&q=asha", made[1::2])):
+        found: list[str] = []
+        cursor = ""
+        while True:
+            page = await acme.get(f"/contacts?limit=2&{query}{cursor}")
+            found += [one["id"] for one in page["items"]]
+            if page["next"] is None:
+                break
+            cursor = f"&cursor={page['next']}"
+        assert found == expected[::-1], query
+
+
+@pytest.mark.parametrize("query", ["q=asha", "q=asha&consent=true", "opted_out=false", "tag=vip&consent=true"])
+async def test_a_page_looks_at_no_more_than_it_may_and_reading_on_finds_the_rest(
+    acme: Account, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """What many have is looked for among the newest few; the old ones come with later pages."""
+    monkeypatch.setattr("harkara.http.contact_search.LOOKED_AT", 3)
+    old = await acme.contact(name="Asha old", tags=["vip"])
+    for number in range(7):
+        more = {} if number % 2 else {"consent": None}
+        await acme.contact(name=f"Ashok {number}", tags=["vip"], **more)
+    found: list[str] = []
+    page, pages = await acme.get(f"/contacts?limit=2&{query}"), 1
+    found += [one["id"] for one in page["items"]]
+    while page["next"]:
+        page, pages = await acme.get(f"/contacts?limit=2&{query}&cursor={page['next']}"), pages + 1
+        found += [one["id"] for one in page["items"]]
+    assert found == sorted(set(found), reverse=True)
+    assert old in found
+    assert pages < 9
+
+
+async def test_a_further_number_becomes_the_one_we_write_to_and_can_be_taken_away(acme: Account) -> None:
+    first, second = a_phone(), a_phone()
+    contact = await acme.contact(phone=first)
+    path = f"/contacts/{contact}/phone-numbers"
+    row = await acme.post(path, {"phone": second, "label": "work"})
+    swapped = await acme.call("PATCH", f"{path}/{row['id']}", body={"primary": True, "label": "old"})
+    assert (swapped.status, swapped.body["phone"], swapped.body["label"]) == (200, first, "old")
+    assert (await acme.get(f"/contacts/{contact}"))["phone"] == second
+    for phone in (first, second):
+        found = await acme.get(f"/contacts?phone={quote(phone)}")
+        assert [one["id"] for one in found["items"]] == [contact]
+    assert (await acme.call("DELETE", f"{path}/{row['id']}")).status == 204
+    (await acme.call("DELETE", f"{path}/{row['id']}")).is_problem(404)
+    assert (await acme.get(f"/contacts?phone={quote(first)}"))["items"] == []
+    assert (await acme.get(path))["items"] == []
+
+
 @pytest.mark.parametrize(
     ("query", "path"),
     [
+        ("attribute=city", "attribute"),
+        ("opted_out=maybe", "opted_out"),
+        ("since=yesterday", "since"),
         ("limit=0", "limit"),
         ("limit=201", "limit"),
         ("limit=many", "limit"),
@@ -189,6 +305,51 @@ async def test_a_plain_consent_does_not_undo_an_opt_out_but_a_later_one_that_say
     assert new.body["opted_out_at"] is None
     assert new.body["consent"]["source"] == "form"
     assert (await acme.call("PATCH", path, body={"consent": None})).body["consent"] is None
+    out = await acme.call("PATCH", path, body={"opted_out": True})
+    assert out.body["opted_out_at"] is not None
+    both = {"opted_out": True, "consent": {"source": "form"}}
+    for refused in (both, {"opted_out": False}):
+        assert "opted_out" in (await acme.call("PATCH", path, body=refused)).is_problem(422).faults()
+
+
+async def test_opt_outs_are_set_and_cleared_one_by_one_and_noted(acme: Account) -> None:
+    contact = await acme.contact()
+    path = f"/contacts/{contact}"
+
+    async def patched(body: Any) -> list[str]:
+        answer = await acme.call("PATCH", path, body=body)
+        return [one["category"] for one in answer.body["opt_outs"]]
+
+    assert await patched({"opt_outs": {"marketing": True, "otp": True}}) == ["marketing", "otp"]
+    assert await patched({"opt_outs": {"otp": False}}) == ["marketing"]
+    assert await patched({"consent": {"source": "form", "categories": ["utility"]}}) == ["marketing"]
+    assert await patched({"consent": {"source": "form", "categories": ["marketing"]}}) == []
+    assert await patched({"opted_out": True}) == ["all"]
+    assert await patched({"opt_outs": {"all": False}}) == []
+    assert (await acme.get(path))["opted_out_at"] is None
+    noted = (await acme.get(f"/audit?entity=contact&entity_id={contact}"))["items"]
+    assert sum("opt_outs" in one["changes"]["after"] for one in noted if one["action"] == "update") >= 3
+    for body, fault in (
+        ({"opt_outs": {"newsletter": True}}, "opt_outs"),
+        ({"opt_outs": {"marketing": True}, "consent": {"source": "form"}}, "opt_outs"),
+    ):
+        faults = (await acme.call("PATCH", path, body=body)).is_problem(422).faults()
+        assert any(fault in name for name in faults), faults
+
+
+async def test_words_that_stop_are_the_tenants_own_too(acme: Account) -> None:
+    keywords = {"stop": ["basta"], "ignored": ["cancel"], "confirmations": {"stop": "Done."}}
+    answer = await acme.call("PATCH", "/tenant", body={"keywords": keywords})
+    assert answer.body["keywords"] == (await acme.get("/tenant"))["keywords"]
+    assert answer.body["keywords"]["stop"] == ["basta"]
+    for body, path in (
+        ({"start": ["!"]}, "keywords.start[0]"),
+        ({"start": ["fine", "Stop."]}, "keywords.start[1]"),
+        ({"ignored": ["STOP"]}, "keywords.ignored[0]"),
+        ({"confirmations": {"stop": ""}}, "keywords.confirmations.stop"),
+    ):
+        refused = await acme.call("PATCH", "/tenant", body={"keywords": body})
+        assert path in refused.is_problem(422).faults(), body
 
 
 async def test_a_malformed_id_is_unknown_not_an_error(acme: Account) -> None:

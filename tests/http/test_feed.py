@@ -20,6 +20,8 @@ from support import NewTenant, until
 from harkara.bus.connection import Bus, connect
 from harkara.bus.tail import Page
 from harkara.bus.topology import apply
+from harkara.http.feed_protocol import TYPES
+from harkara.http.identity import ACCESS_LIFETIME
 from harkara.schemas.events import ContactOptedOut, EnrollmentCompleted, EnrollmentStarted, MessageRead
 from harkara.storage.storage import Storage
 
@@ -356,7 +358,10 @@ async def test_listeners_are_told_when_the_stream_was_made_anew(
         ('{"subscribe":[]}', "subscribe"),
         ('{"subscribe":["Message Sent"]}', "subscribe"),
         ('{"since":1}', "subscribe"),
-        ("[]", "object"),
+        ("[]", ": the message must be an object"),
+        ('{"subscribe":["message.*","nope.*"]}', ": subscribe: no type of event fits nope.*: there are alert.raised, "),
+        ('{"subscribe":["message.snet","message"]}', "no type of event fits message.snet, message: "),
+        ('{"subscribe":["message.*.>"]}', "reply.received"),
     ],
 )
 async def test_a_wish_that_cannot_be_understood_is_refused_with_the_reason(
@@ -368,6 +373,15 @@ async def test_a_wish_that_cannot_be_understood_is_refused_with_the_reason(
     assert code == 1008
     assert named in reason
     assert '{"subscribe":["message.*"],"since":"now"}' in reason
+
+
+@pytest.mark.parametrize("pattern", [*TYPES, "*", ">", "*.*", "message.>", "*.sent", "enrollment.*", "feed.*"])
+async def test_every_type_of_event_and_family_of_types_may_be_subscribed_to(
+    front: Front, bus: Bus, key: str, tenant: str, pattern: str
+) -> None:
+    async with front.listen(key, {"subscribe": [pattern, "message.sent"], "since": front.feed.position}) as listening:
+        await say(bus, tenant, sent(1))
+        assert numbers(await listening.take(1)) == [1]
 
 
 async def test_binary_messages_and_far_too_long_ones_are_refused(front: Front, key: str) -> None:
@@ -451,7 +465,7 @@ async def test_a_withdrawn_key_hears_nothing_more(front: Front, storage: Storage
 async def test_a_member_who_was_put_out_hears_nothing_more(front: Front, storage: Storage, tenant: str) -> None:
     async with storage.tenant(tenant) as con:
         user = await con.fetchval("select user_id from tenant_users")
-    token = front.door.tokens.access(user, user, front.door.clock())
+    token = front.door.tokens.access(user, None, front.door.clock())
     headers = {"Authorization": f"Bearer {token}"}
     async with front.session.ws_connect(front.url("/feed"), headers=headers) as ws:
         await front.feed.recheck()
@@ -460,6 +474,33 @@ async def test_a_member_who_was_put_out_hears_nothing_more(front: Front, storage
             await con.execute("update tenant_users set is_active = false")
         await front.feed.recheck()
         assert (await ws.receive_json(timeout=10))["type"] == "feed.closed"
+
+
+async def test_a_feed_ends_with_the_access_token_it_was_opened_with(
+    front: Front, storage: Storage, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One opened with a ticket ends with the token that the ticket was issued to."""
+    async with storage.tenant(tenant) as con:
+        user = await con.fetchval("select user_id from tenant_users")
+    token = front.door.tokens.access(user, None, front.door.clock())
+    headers = {"Authorization": f"Bearer {token}"}
+    async with front.session.post(front.url("/feed/ticket"), headers=headers) as response:
+        ticket = (await response.json())["ticket"]
+    async with (
+        front.session.ws_connect(front.url("/feed"), headers=headers) as ws,
+        front.session.ws_connect(front.url(f"/feed?ticket={ticket}")) as browser,
+    ):
+        await until(lambda: front.feed.listeners == 2, "both listen")
+        await front.feed.recheck()
+        assert not ws.closed
+        assert not browser.closed
+        later = front.door.clock() + ACCESS_LIFETIME + timedelta(seconds=1)
+        monkeypatch.setattr("harkara.http.feed.utc_now", lambda: later)
+        front.feed.recheck_soon()
+        for one in (ws, browser):
+            told = await one.receive_json(timeout=30)
+            assert (told["type"], "expired" in told["data"]["reason"]) == ("feed.closed", True)
+            assert (await one.receive(30)).data == 1008
 
 
 @asynccontextmanager
@@ -546,7 +587,7 @@ async def test_somebody_can_wait_for_one_event(front: Front, bus: Bus, tenant: s
     coming = front.feed.expect(tenant, {"message.read"}, "42")
     await say(bus, await new_tenant(), MessageRead(id="42"))
     await say(bus, tenant, sent(42), MessageRead(id="41"), MessageRead(id="42"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         event = await coming
     assert (event.type, event.data) == ("message.read", b'{"id":"42"}')
 

@@ -42,7 +42,11 @@ def near(chance: random.Random, type_: Any) -> Any:
         return near(chance, chance.choice([one for one in args if one is not msgspec.UnsetType]))
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         fields = msgspec.structs.fields(type_)
-        return {one.encode_name: near(chance, one.type) for one in fields if one.required or chance.random() < 0.4}
+        config = type_.__struct_config__
+        tag = {config.tag_field: config.tag} if config.tag_field else {}
+        return tag | {
+            one.encode_name: near(chance, one.type) for one in fields if one.required or chance.random() < 0.4
+        }
     plain = {NoneType: None, bool: True, int: 7, float: 1.5, str: chance.choice(("x", "{{ name }}", "UTC", "hi"))}
     return plain.get(type_, chance.choice(ODD))
 

@@ -25,14 +25,33 @@ LISTS = [
 
 #: A body that is right in itself, for each route that takes one.
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("PATCH", "/users/{user_id}"): {"name": "stolen"},
     ("PATCH", "/senders/{sender_id}"): {"name": "stolen"},
     ("PATCH", "/contacts/{contact_id}"): {"name": "stolen"},
     ("POST", "/contacts/{contact_id}/phone-numbers"): {"phone": "+919800000001"},
+    ("PATCH", "/contacts/{contact_id}/phone-numbers/{phone_id}"): {"label": "stolen"},
+    ("PATCH", "/leads/{lead_id}"): {"stage": "lost"},
+    ("PATCH", "/invoices/{invoice_id}"): {"amount": 1},
+    ("POST", "/invoices/{invoice_id}/pay"): {"paid_at": None},
+    ("POST", "/contacts/{contact_id}/merge"): {"contact_id": "01906d5e-0000-7000-8000-000000000000"},
     ("PATCH", "/campaigns/{campaign_id}"): {"name": "stolen"},
     ("POST", "/campaigns/{campaign_id}/steps"): {"delay_hours": 1, "body": "stolen"},
     ("PATCH", "/campaigns/{campaign_id}/steps/{step_id}"): {"body": "stolen"},
     ("POST", "/campaigns/{campaign_id}/enroll"): {"all": True},
+    ("POST", "/contacts/{contact_id}/campaign/{campaign_id}/enroll"): {"invoice_id": None},
+    ("POST", "/conversations/{conversation_id}/reply"): {"body": "stolen"},
+    ("POST", "/conversations/{conversation_id}/assign"): {"user_id": None},
+    ("POST", "/conversations/{conversation_id}/notes"): {"text": "stolen"},
+    ("POST", "/conversations/{conversation_id}/read"): {"typing": True},
+    ("POST", "/campaigns/{campaign_id}/dry-run"): {"all": True},
+    ("POST", "/campaigns/{campaign_id}/steps/{step_id}/preview"): {"contact_id": str(uuid7())},
+    ("POST", "/campaigns/{campaign_id}/steps/{step_id}/test"): {"to": "+919800000001"},
+    ("PATCH", "/segments/{segment_id}"): {"name": "stolen"},
 }
+
+
+#: What the sender that is made here has not: its gateway lends no phone's account.
+NEED_A_PHONE = ("/senders/{sender_id}/session", "/senders/{sender_id}/qr")
 
 
 def filled(route: Route, ids: dict[str, str]) -> str:
@@ -44,7 +63,8 @@ async def everything(storage: Storage, tenant: str) -> dict[str, list[Any]]:
     """All rows of a tenant."""
     tables = (
         "tenants", "tenant_users", "api_keys", "senders", "contacts", "phone_numbers", "campaigns", "campaign_versions",
-        "campaign_steps", "contact_campaign_progress", "messages", "conversations", "replies",
+        "campaign_steps", "contact_campaign_progress", "messages", "conversations", "replies", "media",
+        "leads", "lead_changes", "segments", "invoices",
     )  # fmt: skip
     async with storage.tenant(tenant) as con:
         return {name: await con.fetch(f"select * from {name} order by id") for name in tables}
@@ -79,7 +99,8 @@ async def test_the_same_routes_work_for_the_owner_so_that_404_means_something(ac
     for route in WITH_IDS:
         if route.method == "GET":
             answer = await acme.call("GET", filled(route, own.ids))
-            assert answer.status == 200, f"{route.path}: {answer.text}"
+            found = 409 if route.path.removeprefix(PREFIX) in NEED_A_PHONE else 200
+            assert answer.status == found, f"{route.path}: {answer.text}"
 
 
 async def test_no_list_shows_another_tenants_things(acme: Account, other: Account, storage: Storage) -> None:

@@ -8,18 +8,23 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from door_client import Account, a_phone, in_order
 from nats.js.errors import NotFoundError
+from support import one_row
 
 from harkara.bus.connection import Bus
 from harkara.bus.errors import Full, Refused, Unavailable
 from harkara.http.door import Door
 from harkara.http.messages import FACTS, JustAccepted
 from harkara.ids import time_of, uuid7
+from harkara.schemas.reasons import POLICY
+from harkara.storage import templates
 from harkara.storage.storage import Storage
+from harkara.storage.templates import Found
 
 
 async def command(bus: Bus, tenant: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -46,6 +51,60 @@ async def test_a_message_goes_to_a_phone_that_is_no_contact(acme: Account, live_
     assert (await acme.call("POST", "/messages", body=body)).status == 202
     sent, _ = await command(live_bus, acme.tenant)
     assert (sent["to"], "contact_id" in sent) == (phone, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"parameters": ["Asha", "4711"]}, None),
+        ({"parameters": ["{{ name }}", "4711"]}, None),
+        ({"parameters": ["Asha"]}, "template.parameters"),
+        ({"parameters": {"customer": "Asha", "order": "4711"}}, "template.parameters"),
+        ({"parameters": ["Asha", "4711"], "header": "Hi"}, "template.header"),
+        ({"parameters": ["Asha"], "language": "en_US"}, None),  # of that nothing is known
+    ],
+)
+async def test_what_a_template_does_not_take_is_refused_at_once(
+    acme: Account, storage: Storage, given: dict[str, Any], path: str | None
+) -> None:
+    sender = await acme.sender()
+    parts = [{"type": "BODY", "text": "Hi {{1}}, your order {{2}} is on its way."}]
+    async with storage.tenant(acme.tenant) as con:
+        found = Found("order", "en", "utility", "approved", None, None, msgspec.json.encode(parts).decode())
+        await templates.replace(con, acme.tenant, UUID(sender), [found], datetime.now(UTC))
+    body = {"contact_id": await acme.contact(), "sender_id": sender, "template": {"name": "order", **given}}
+    answer = await acme.call("POST", "/messages", body=body)
+    assert answer.status == (202 if path is None else 422)
+    if path is not None:
+        assert list(answer.is_problem(422).faults()) == [path]
+
+
+@pytest.mark.parametrize("lane", ["otp", "utility", "marketing"])
+async def test_a_marketing_template_needs_consent_in_every_lane(acme: Account, storage: Storage, lane: str) -> None:
+    sender, contact = await acme.sender(), await acme.contact(consent=None)
+
+    async def answer(category: str, **whom: str) -> Any:
+        async with storage.tenant(acme.tenant) as con:
+            found = Found("offer", "en", category, "approved", None, None, "[]")
+            await templates.replace(con, acme.tenant, UUID(sender), [found], datetime.now(UTC))
+        body = {"sender_id": sender, "template": {"name": "offer"}, "lane": lane, **whom}
+        return await acme.call("POST", "/messages", body=body)
+
+    for whom in ({"contact_id": contact}, {"to": a_phone()}):
+        assert "needs consent" in (await answer("marketing", **whom)).is_problem(409).body["detail"]
+        assert (await answer("utility", **whom)).status == (409 if lane == "marketing" else 202)
+    path = f"/contacts/{contact}"
+    await acme.call("PATCH", path, body={"consent": {"source": "form", "at": datetime.now(UTC).isoformat()}})
+    assert (await answer("marketing", contact_id=contact)).status == 202
+    await acme.call("PATCH", path, body={"opt_outs": {"marketing": True}})
+    assert "opted out" in (await answer("marketing", contact_id=contact)).is_problem(409).body["detail"]
+
+
+async def test_a_number_that_is_no_contacts_has_no_name(acme: Account) -> None:
+    body = {"to": a_phone(), "sender_id": await acme.sender(), "body": "Hi {{ first_name | default('there') }}"}
+    assert (await acme.call("POST", "/messages", body=body)).status == 202
+    refused = await acme.call("POST", "/messages", body=body | {"body": "Hi {{ name }}"})
+    assert "default" in refused.is_problem(422).faults()["body"]
 
 
 async def test_a_phone_without_plus_is_understood_once_the_tenant_has_a_region(acme: Account, live_bus: Bus) -> None:
@@ -145,7 +204,7 @@ async def row(storage: Storage, tenant: str, sender: str, id_: UUID | None = Non
 async def test_a_message_tells_its_timeline_and_why_it_was_not_sent(acme: Account, storage: Storage) -> None:
     sender = await acme.sender()
     now = datetime.now(UTC)
-    moments = {
+    moments: dict[str, Any] = {
         name: now + timedelta(seconds=number)
         for number, name in enumerate(("created_at", "attempted_at", "sent_at", "delivered_at", "read_at"))
     }
@@ -257,9 +316,9 @@ async def test_what_decides_about_a_message_is_found_by_indexes_however_many_con
             " from generate_series(1, 3000) n"
         )
     for values in ((UUID(contact), None), (None, phone)):
-        items = [[acme.tenant], [UUID(sender)], *([value] for value in values)]
+        items = [[acme.tenant], [UUID(sender)], *([value] for value in values), ["utility"], ["order"], ["en"]]
         async with storage.batch((acme.tenant,)) as con:
-            assert (await con.fetchrow(FACTS, *items))["contact_id"] == UUID(contact)
+            assert (await one_row(con, FACTS, *items))["contact_id"] == UUID(contact)
             plan = [line[0] for line in await con.fetch(f"explain {FACTS}", *items)]
         ways = [line for line in plan if " on contacts" in line]
         assert ways
@@ -304,12 +363,28 @@ async def test_messages_are_found_by_what_they_are_and_what_became_of_them(acme:
     assert await found(lane="otp", status="failed") == set()
     wrong = await acme.call("GET", f"/messages?{urlencode({'since': '0001-01-01T00:00:00+10:00'})}")
     assert "since" in wrong.is_problem(422).faults()
+    wrong = (await acme.call("GET", "/messages?reason=foo")).is_problem(422)
+    assert all(code in wrong.faults()["reason"] for code in POLICY)
+
+
+@pytest.mark.parametrize(
+    ("columns", "waits"),
+    [({"status": "unknown"}, True), ({"status": "unknown", "resent": True}, False), ({"status": "read"}, False)],
+)
+async def test_only_what_is_in_doubt_says_when_it_is_sent_once_more(
+    acme: Account, storage: Storage, columns: dict[str, Any], waits: bool
+) -> None:
+    again = datetime.now(UTC) + timedelta(minutes=10)
+    id_ = await row(storage, acme.tenant, await acme.sender(), resend_at=again, **columns)
+    [listed] = (await acme.get("/messages"))["items"]
+    for told in (listed, await acme.get(f"/messages/{id_}")):
+        assert (told["resend_at"] is not None) == waits
 
 
 async def test_a_page_of_what_is_rare_looks_at_so_many_messages_and_says_where_to_go_on(
     acme: Account, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harkara.http.message_list.LOOKED_AT", 2)
+    monkeypatch.setattr("harkara.http.search.LOOKED_AT", 2)
     sender = await acme.sender()
     rare, *_, newest = [await row(storage, acme.tenant, sender, id_) for id_ in in_order(6)]
     async with storage.tenant(acme.tenant) as con:
@@ -340,7 +415,7 @@ async def test_a_page_of_what_is_rare_looks_at_so_many_messages_and_says_where_t
 async def test_a_message_says_in_words_why_it_went_no_further(
     acme: Account, storage: Storage, columns: dict[str, Any], code: str | None, words: str | None
 ) -> None:
-    id_ = await row(storage, acme.tenant, await acme.sender(), **columns)
+    id_ = await row(storage, acme.tenant, await acme.sender(window="ignore"), **columns)
     why = (await acme.get(f"/messages/{id_}"))["why"]
     if code is None or words is None:
         assert why is None
@@ -348,6 +423,48 @@ async def test_a_message_says_in_words_why_it_went_no_further(
         assert why["code"] == code
         assert words in why["text"]
         assert why["todo"]
+
+
+@pytest.mark.parametrize(
+    ("lane", "then", "code"),
+    [
+        ("utility", {"opted_out": True}, "opted_out"),
+        ("utility", {"opt_outs": {"utility": True}}, "opted_out"),
+        ("otp", {"opt_outs": {"utility": True}}, "outside_window"),
+        ("marketing", {"consent": None}, "no_consent"),
+        ("utility", {"consent": None}, "outside_window"),
+    ],
+)
+async def test_a_message_that_waits_says_that_it_will_not_leave(
+    acme: Account, storage: Storage, lane: str, then: dict[str, Any], code: str
+) -> None:
+    contact, sender = await acme.contact(), await acme.sender()
+    late: dict[str, Any] = {"due_at": datetime.now(UTC) + timedelta(days=2), "contact_id": UUID(contact), "lane": lane}
+    id_ = await row(storage, acme.tenant, sender, **late)
+    template = '{"template": {"name": "hello"}}'
+    leaves = await row(storage, acme.tenant, sender, content=template, **late)
+    assert (await acme.get(f"/messages/{leaves}"))["why"] is None
+    assert (await acme.get(f"/messages/{id_}"))["why"]["code"] == "outside_window"
+    assert (await acme.call("PATCH", f"/contacts/{contact}", body=then)).status == 200
+    why = (await acme.get(f"/messages/{id_}"))["why"]
+    assert (why["code"], why["todo"]) == (code, POLICY[code].todo)
+    assert why["text"].startswith(POLICY[code].text)
+    assert "does not leave" in why["text"]
+
+
+async def test_what_waits_for_a_contact_that_is_deleted_is_suppressed_at_once(acme: Account, storage: Storage) -> None:
+    contact, sender = await acme.contact(), await acme.sender()
+    waits = await row(storage, acme.tenant, sender, contact_id=UUID(contact), reason="quiet_hours")
+    left = await row(storage, acme.tenant, sender, contact_id=UUID(contact), status="sent")
+    others = await row(storage, acme.tenant, sender, contact_id=UUID(await acme.contact()))
+    assert (await acme.call("DELETE", f"/contacts/{contact}")).status == 204
+    shown = await acme.get(f"/messages/{waits}")
+    assert (shown["status"], shown["why"]["code"]) == ("suppressed", "contact_deleted")
+    assert [(await acme.get(f"/messages/{one}"))["status"] for one in (left, others)] == ["sent", "queued"]
+    async with storage.tenant(acme.tenant) as con:
+        event = await one_row(con, "select body, name from outbox where subject like '%message.suppressed'")
+    assert event["name"] == f"{waits}.suppressed"
+    assert json.loads(event["body"])["contact_id"] == contact
 
 
 async def test_a_tenant_with_one_active_sender_need_not_name_it(acme: Account, live_bus: Bus) -> None:
@@ -367,12 +484,36 @@ async def test_a_message_can_be_scheduled_and_not_too_far_ahead(acme: Account, l
     assert abs(time_of(UUID(accepted["id"])) - at) < timedelta(seconds=1)
     assert datetime.fromisoformat((await command(live_bus, acme.tenant))[0]["send_at"]) == at
     assert (await acme.get(f"/messages/{accepted['id']}"))["status"] == "accepted"
-    await acme.post("/messages", body | {"send_at": "2020-01-01T00:00:00Z"}, status=202)
+    just_now = datetime.now(UTC) - timedelta(minutes=4)
+    await acme.post("/messages", body | {"send_at": just_now.isoformat()}, status=202)
     assert "send_at" not in (await command(live_bus, acme.tenant))[0]
     far = (at + timedelta(days=60)).isoformat()
     for wrong in (far, "tomorrow", "2027-01-01T00:00:00"):
         answer = await acme.call("POST", "/messages", body=body | {"send_at": wrong})
         assert "send_at" in answer.is_problem(422).faults()
+
+
+async def test_a_message_for_a_time_long_past_is_refused(acme: Account) -> None:
+    body = {"to": a_phone(), "sender_id": await acme.sender(), "body": "Hi"}
+    past = datetime.now(UTC) - timedelta(minutes=6)
+    answer = await acme.call("POST", "/messages", body=body | {"send_at": past.isoformat()})
+    assert answer.is_problem(422).faults() == {
+        "send_at": "lies more than 5 minutes in the past: leave it out to send now"
+    }
+
+
+async def test_a_scheduled_message_that_comes_again_is_answered_as_before_though_its_time_is_past(
+    acme: Account, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = datetime.now(UTC) + timedelta(minutes=1)
+    body = {"to": a_phone(), "sender_id": await acme.sender(), "body": "Hi", "send_at": at.isoformat()}
+    key = {"Idempotency-Key": uuid4().hex}
+    first = await acme.call("POST", "/messages", body=body, headers=key)
+    assert first.status == 202
+    monkeypatch.setattr(door, "clock", lambda: datetime.now(UTC) + timedelta(minutes=10))
+    again = await acme.call("POST", "/messages", body=body, headers=key)
+    assert (again.status, again.body) == (202, first.body)
+    assert "send_at" in (await acme.call("POST", "/messages", body=body)).is_problem(422).faults()
 
 
 async def test_only_a_message_that_waits_can_be_cancelled(
@@ -404,3 +545,31 @@ async def test_many_who_ask_at_once_each_get_their_own_answer(acme: Account, oth
     cases = [(asks, has, knows) for asks in sides for has in sides for knows in sides] * 4
     answers = await asyncio.gather(*(send(*case) for case in cases))
     assert answers == [202 if asks == has == knows else 404 for asks, has, knows in cases]
+
+
+async def test_an_error_code_that_no_message_can_have_is_refused(acme: Account) -> None:
+    assert "error_code" in (await acme.call("GET", f"/messages?error_code={2**31}")).is_problem(422).faults()
+    assert (await acme.call("GET", f"/messages?error_code={2**31 - 1}")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("pricing", "shown"),
+    [
+        (
+            {"billable": True, "pricing_model": "PMP", "type": "regular", "category": "utility", "origin": "utility"},
+            {"billable": True, "model": "PMP", "type": "regular", "category": "utility", "origin": "utility"},
+        ),
+        (
+            {"billable": "yes", "category": 7, "more": []},
+            {"billable": None, "model": None, "type": None, "category": "7", "origin": None},
+        ),
+        (None, None),
+    ],
+    ids=["as-meta-tells-it", "as-nobody-does", "not-told"],
+)
+async def test_a_message_tells_how_it_is_charged(
+    acme: Account, storage: Storage, pricing: dict[str, Any] | None, shown: dict[str, Any] | None
+) -> None:
+    told = None if pricing is None else json.dumps(pricing)
+    id_ = await row(storage, acme.tenant, await acme.sender(), status="delivered", pricing=told)
+    assert (await acme.get(f"/messages/{id_}"))["pricing"] == shown

@@ -8,6 +8,7 @@ import pytest
 from harkara.schemas.content import (
     Content,
     Interactive,
+    LinkButton,
     Media,
     ReplyButton,
     Row,
@@ -70,6 +71,11 @@ _FAULTY: list[tuple[Content, str]] = [
     (_interactive(buttons=[{"id": "", "title": "x"}]), "interactive.buttons[0].id"),
     (_interactive(buttons=[_YES], button="Open"), "interactive.button"),
     (_interactive(sections=[{"rows": [_YES]}]), "interactive.button"),
+    (_interactive(buttons=[_YES], link={"title": "Open", "url": _URL}), "interactive"),
+    (_interactive(link={"title": "x" * 21, "url": _URL}), "interactive.link.title"),
+    (_interactive(link={"title": "Open", "url": "example.com"}), "interactive.link.url"),
+    (_template(header="x", header_name="Not a name"), "template.header_name"),
+    (_template(header={"type": "image", "id": "1"}, header_name="order"), "template.header_name"),
     (_interactive(button="x" * 21, sections=[{"rows": [_YES]}]), "interactive.button"),
     (_interactive(button="o", sections=[{"rows": []}]), "interactive.sections[0].rows"),
     (_interactive(button="o", header={"type": "image", "id": "1"}, sections=[{"rows": [_YES]}]), "interactive.header"),
@@ -113,6 +119,7 @@ _LIST = Content(
         sections=[Section(title="S", rows=[Row(id="1", title="{{ slot }}", description="d")])],
     )
 )
+_LINK = Content(interactive=Interactive(body="Hi", link=LinkButton(title="{{ go }}", url="https://a.example/{{ id }}")))
 _REPLIES = Content(interactive=Interactive(body="Hi", buttons=[ReplyButton(id="y", title="{{ yes }}")]))
 
 
@@ -137,12 +144,32 @@ def test_every_text_is_named_with_its_path() -> None:
     assert dict(Content(body="{{ x }}").texts()) == {"body": "{{ x }}"}
 
 
-@pytest.mark.parametrize("content", [_FULL, _LIST, _REPLIES, Content(body="{{ x }}")])
+@pytest.mark.parametrize("content", [_FULL, _LIST, _REPLIES, _LINK, Content(body="{{ x }}")])
 def test_mapping_reaches_exactly_the_texts(content: Content) -> None:
     mapped = content.map_texts(str.swapcase)
     assert dict(mapped.texts()) == {path: text.swapcase() for path, text in content.texts()}
     assert mapped.map_texts(str.swapcase) == content
     assert content.map_texts(lambda text: text) == content
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        (Content(body="{{ x }}" + "y" * 4097), "body"),
+        (_media(type="image", id="1", caption="y" * 1025 + "{{ x | default('{') }}"), "media.caption"),
+        (_interactive(buttons=[{"id": "y", "title": "y" * 21 + "{{ x }}"}]), "interactive.buttons[0].title"),
+    ],
+    ids=["body", "caption", "title"],
+)
+def test_what_is_too_long_whatever_its_variables_bring_is_a_fault_at_once(content: Content, path: str) -> None:
+    [(where, message)] = content.faults()
+    assert where == path
+    assert "beside its variables" in message
+
+
+@pytest.mark.parametrize("text", ["{% if x %}" + "y" * 5000 + "{% endif %}", "y" + " " * 5000 + "{{- x }}"])
+def test_what_a_condition_may_leave_out_is_not_measured_before(text: str) -> None:
+    assert Content(body=text).faults() == []
 
 
 def test_a_text_with_variables_is_measured_only_once_they_are_filled_in() -> None:
@@ -154,7 +181,7 @@ def test_a_text_with_variables_is_measured_only_once_they_are_filled_in() -> Non
     assert [path for path, _ in link.faults(rendered=True)] == ["media.link"]
 
 
-@pytest.mark.parametrize("content", [_FULL, _LIST, _REPLIES, Content(body="x")])
+@pytest.mark.parametrize("content", [_FULL, _LIST, _REPLIES, _LINK, Content(body="x")])
 def test_good_content_has_no_faults_and_survives_json(content: Content) -> None:
     assert content.faults() == []
     assert msgspec.json.decode(msgspec.json.encode(content), type=Content) == content

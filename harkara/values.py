@@ -1,0 +1,97 @@
+"""Values as people write them, made into ours: phone numbers, email addresses, languages, time zones, tags."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from zoneinfo import available_timezones
+
+import phonenumbers
+
+#: On the Internet a mail domain has a dot (RFC 5321, 2.3.5): `me@gmail` is a slip of the hand.
+_EMAIL = re.compile(r"^[^@\s]+@[^@\s.]+(\.[^@\s.]+)+\Z")
+
+_LOCALE = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8}){0,2}\Z")
+_E164 = re.compile(r"^\+[1-9][0-9]{5,14}\Z")
+
+#: Kinds of numbers that WhatsApp can have.
+REACHABLE = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE)
+
+#: The database takes no longer one.
+LOCALE_LIMIT = 16
+
+
+def e164(text: str, region: str | None) -> str:
+    """A phone number in E.164. `region` (two letters) is where numbers without + belong. Raises ValueError."""
+    stripped = text.strip()
+    if not stripped.startswith("+") and region is None:
+        raise ValueError(
+            "is not a phone number: begin with + and the country, such as +919876543210, or PATCH the tenant's"
+            " default_region, by which numbers without + are read"
+        )
+    try:
+        number = phonenumbers.parse(stripped, region)
+    except phonenumbers.NumberParseException:
+        raise ValueError("is not a phone number: it should look like +919876543210") from None
+    if not any(_fits(number, kind) for kind in REACHABLE):
+        where = "its country" if stripped.startswith("+") else f"{region}, the tenant's default_region"
+        raise ValueError(f"is not a possible phone number: it has too few or too many digits for {where}")
+    found = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    if not _E164.match(found):
+        raise ValueError("is not a phone number that WhatsApp can reach: it has more than 15 digits, or too few")
+    return found
+
+
+def _fits(number: phonenumbers.PhoneNumber, kind: int) -> bool:
+    """Whether it has as many digits as such a number has in its country; short local ones don't count."""
+    return (
+        phonenumbers.is_possible_number_for_type_with_reason(number, kind) == phonenumbers.ValidationResult.IS_POSSIBLE
+    )
+
+
+def email(text: str) -> str:
+    """An email address in lower case. Raises ValueError."""
+    address = text.strip().lower()
+    if not _EMAIL.match(address):
+        raise ValueError("is not an email address: it should look like asha@example.com")
+    return address
+
+
+def is_region(text: str) -> bool:
+    """Whether these two letters are a country that has phone numbers."""
+    return text in phonenumbers.SUPPORTED_REGIONS
+
+
+def timezone(text: str) -> str:
+    """A time zone's name as the IANA database spells it. Raises ValueError."""
+    found = zones().get(text.strip().lower())
+    if found is None:
+        raise ValueError("is not a time zone: give a name such as Asia/Kolkata")
+    return found
+
+
+def locale(text: str) -> str:
+    """A language, perhaps with a country. Raises ValueError."""
+    stripped = text.strip()
+    if not _LOCALE.match(stripped) or len(stripped) > LOCALE_LIMIT:
+        raise ValueError("is not a locale: give a language such as hi, en-IN or pt_BR")
+    return stripped
+
+
+def one_line(text: str) -> str:
+    """The text on one line, without white space around it. Raises ValueError if there is nothing to see in it."""
+    stripped = " ".join(text.split())
+    if not any(char.isprintable() and not char.isspace() for char in stripped):
+        raise ValueError("must not be empty")
+    return stripped
+
+
+@cache
+def zones() -> dict[str, str]:
+    """Every time zone by its name in lower case."""
+    return {name.lower(): name for name in available_timezones()}
+
+
+def tidy_tags(tags: list[str]) -> list[str]:
+    """Without white space around, empty ones and repetitions; the order stays."""
+    return list(dict.fromkeys(stripped for tag in tags if (stripped := tag.strip())))

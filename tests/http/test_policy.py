@@ -1,0 +1,130 @@
+"""What the gate is told: quiet hours, caps, times after which it is too late, and templates, over HTTP."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from door_client import Account
+
+from harkara.storage import templates
+from harkara.storage.storage import Storage
+from harkara.storage.templates import Found
+
+QUIET = {"start": "21:00", "end": "09:00"}
+CAPS = [{"max": 2, "per_hours": 24.0}, {"max": 5, "per_hours": 168.0}]
+
+
+async def test_a_tenants_quiet_hours_and_caps_are_set_and_cleared(acme: Account) -> None:
+    before = await acme.get("/tenant")
+    assert (before["quiet_hours"], before["frequency_caps"]) == (None, None)
+    changed = await acme.call("PATCH", "/tenant", body={"quiet_hours": QUIET, "frequency_caps": CAPS})
+    assert (changed.body["quiet_hours"], changed.body["frequency_caps"]) == (QUIET, CAPS)
+    assert (await acme.get("/tenant"))["frequency_caps"] == CAPS
+    await acme.call("PATCH", "/tenant", body={"name": "New"})
+    assert (await acme.get("/tenant"))["quiet_hours"] == QUIET
+    cleared = await acme.call("PATCH", "/tenant", body={"quiet_hours": None, "frequency_caps": []})
+    assert (cleared.body["quiet_hours"], cleared.body["frequency_caps"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ({"quiet_hours": {"start": "24:00", "end": "09:00"}}, "quiet_hours.start"),
+        ({"quiet_hours": {"start": "21:00"}}, "quiet_hours.end"),
+        ({"frequency_caps": [{"max": 0, "per_hours": 24}]}, "frequency_caps[0].max"),
+        ({"frequency_caps": [{"max": 1, "per_hours": 0}]}, "frequency_caps[0].per_hours"),
+        ({"frequency_caps": [{"max": 1, "per_hours": 721}]}, "frequency_caps[0].per_hours"),
+        ({"frequency_caps": [{"max": 1}]}, "frequency_caps[0].per_hours"),
+    ],
+)
+async def test_what_is_wrong_with_them_is_told_by_name(acme: Account, wrong: dict[str, Any], path: str) -> None:
+    answer = (await acme.call("PATCH", "/tenant", body=wrong)).is_problem(422)
+    assert [fault["path"] for fault in answer.body["errors"]] == [path]
+
+
+async def test_a_step_may_expire_and_its_copies_do_too(acme: Account) -> None:
+    campaign = await acme.campaign({"delay_hours": 0, "body": "a", "expires_after_hours": 2})
+    path = f"/campaigns/{campaign}/steps"
+    [step] = (await acme.get(path))["items"]
+    assert step["expires_after_hours"] == 2
+    changed = await acme.call("PATCH", f"{path}/{step['id']}", body={"body": "b"})
+    assert changed.body["expires_after_hours"] == 2
+    cleared = await acme.call("PATCH", f"{path}/{step['id']}", body={"expires_after_hours": None})
+    assert "expires_after_hours" not in cleared.body
+    (await acme.call("POST", path, body={"delay_hours": 0, "body": "a", "expires_after_hours": 0})).is_problem(422)
+
+
+async def test_a_step_may_have_a_delivery_of_its_own(acme: Account) -> None:
+    campaign = await acme.campaign(
+        {"delay_hours": 0, "body": "a", "delivery": "at_least_once"}, {"delay_hours": 1, "body": "b"}
+    )
+    path = f"/campaigns/{campaign}/steps"
+    own, other = (await acme.call("GET", path)).body["items"]
+    assert (own["delivery"], other.get("delivery")) == ("at_least_once", None)
+    # The draft beside a live campaign takes it over.
+    added = await acme.call("POST", path, body={"delay_hours": 2, "body": "c"})
+    assert added.status == 201
+    assert (await acme.call("GET", path)).body["items"][0]["delivery"] == "at_least_once"
+    cleared = await acme.call("PATCH", f"{path}/{own['id']}", body={"delivery": None})
+    assert "delivery" not in cleared.body
+    (await acme.call("PATCH", f"{path}/{own['id']}", body={"delivery": "twice"})).is_problem(422)
+
+
+async def test_a_message_expires_after_it_is_to_leave(acme: Account) -> None:
+    sender, now = await acme.sender(), datetime.now(UTC)
+    wanted = {"sender_id": sender, "to": "+919876543210", "body": "Hi"}
+    for more in (
+        {"expires_at": (now - timedelta(seconds=1)).isoformat()},
+        {
+            "send_at": (now + timedelta(hours=2)).isoformat(),
+            "expires_at": (now + timedelta(hours=1)).isoformat(),
+        },
+    ):
+        answer = (await acme.call("POST", "/messages", body=wanted | more)).is_problem(422)
+        assert [fault["path"] for fault in answer.body["errors"]] == ["expires_at"]
+    later = {"expires_at": (now + timedelta(hours=1)).isoformat()}
+    await acme.post("/messages", wanted | later, status=202)
+
+
+async def test_templates_are_listed_and_asked_for(acme: Account, other: Account, storage: Storage) -> None:
+    sender = await acme.sender(waba_id="77")
+    path = f"/senders/{sender}/templates"
+    assert (await acme.get(path))["items"] == []
+    found = Found("offer", "en", "marketing", "approved", None, "green", '[{"type":"BODY","text":"Hi"}]')
+    async with storage.batch((acme.tenant,)) as con:
+        await templates.replace(con, acme.tenant, UUID(sender), [found], datetime.now(UTC))
+        await templates.pause(con, acme.tenant, UUID(sender), "offer", "en", "132015")
+    [shown] = (await acme.get(path))["items"]
+    assert (shown["name"], shown["status"], shown["reason"], shown["quality"]) == ("offer", "paused", "132015", "green")
+    assert shown["components"] == [{"type": "BODY", "text": "Hi"}]
+    assert (await acme.post(f"{path}/sync", status=202))["status"] == "accepted"
+    (await other.call("GET", path)).is_problem(404)
+    (await other.call("POST", f"{path}/sync")).is_problem(404)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"provider": "cloud", "app_secret": "s", "window": "enforce"}, "waba_id"),
+        ({"provider": "waha", "waba_id": "77"}, "knows no templates"),
+    ],
+)
+async def test_who_has_no_templates_is_told_so(acme: Account, more: dict[str, Any], why: str) -> None:
+    body = {"name": "S", "phone_number_id": "1055", "access_token": "t"} | more
+    sender = (await acme.post("/senders", body))["id"]
+    assert why in (await acme.call("POST", f"/senders/{sender}/templates/sync")).is_problem(409).text
+
+
+async def test_a_sender_with_an_account_has_its_templates_read(acme: Account, admin: asyncpg.Connection) -> None:
+    asked = "select count(*) from outbox where tenant_id = $1 and subject like '%cmd.template.sync'"
+    sender = await acme.sender()
+    assert await admin.fetchval(asked, acme.tenant) == 0
+    await acme.call("PATCH", f"/senders/{sender}", body={"waba_id": "77"})
+    assert await admin.fetchval(asked, acme.tenant) == 1
+    await acme.call("PATCH", f"/senders/{sender}", body={"name": "New"})
+    await acme.sender(waba_id="78")
+    assert await admin.fetchval(asked, acme.tenant) == 2
