@@ -1,0 +1,280 @@
+"""`harkara ops status` and `lag`: what runs, what waits, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import asyncpg
+import msgspec
+
+from harkara.bus.api import Api
+from harkara.bus.connection import Bus
+from harkara.bus.errors import BusError
+from harkara.bus.overview import PARTNERS, ConsumerState, StreamState, consumers, stored_for, streams
+from harkara.bus.parked import Parked, parked
+from harkara.bus.pausing import POOLS, is_for_ever
+from harkara.bus.servers import addresses, greeting, without_secrets
+from harkara.ops.places import redis_at
+from harkara.ops.reach import needed
+from harkara.printing import counted
+from harkara.schemas.work import Send
+from harkara.settings import Settings, SettingsError
+from harkara.storage.engine import begin_statement
+from harkara.storage.pausing import AtRest, Stopped, at_rest, stopped
+from harkara.storage.storage import StorageError, credentials, reason_of
+
+#: Where messages wait for their numbers.
+SENDING = POOLS["sender"]
+
+#: How long a server has to answer.
+PATIENCE_S = 3.0
+
+
+#: Numbers that are named.
+_SOME = 20
+
+#: What to look at when a server doesn't answer.
+SERVERS = {
+    "broker": "check NATS_URL and NATS_CREDS, and that nats-server runs",
+    "database": "check DATABASE_URL, and that PostgreSQL runs and lets harkara_app in",
+    "redis": "check REDIS_URL, and that it runs; budgets are kept by each process alone meanwhile",
+    "gateway": "check WHATSAPP_GATEWAY_URL, and that it can be reached from here",
+    "front door": "start `harkara http`; check PUBLIC_URL, and the proxy before it",
+}
+_ANY = "see that it runs, and that it is reached from here"
+
+
+class ServerState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a server answers, and after how many milliseconds; if not, `trouble` says why, `todo` what to look at.
+
+    Without its setting it is not `asked`.
+    """
+
+    name: str
+    answers: bool
+    ms: float = 0
+    trouble: str = ""
+    todo: str = ""
+    asked: bool = True
+
+    @property
+    def said(self) -> str:
+        """All that is to be said of one that doesn't answer."""
+        what = "does not answer" if self.asked else "was not asked"
+        return ": ".join(filter(None, (f"{self.name} {what}", self.trouble, self.todo)))
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it at one moment. `trouble` is what somebody has to look at; empty if all is well.
+
+    `unknown` are those of the lists that are empty because nobody could be asked.
+    """
+
+    at: datetime
+    servers: list[ServerState]
+    streams: list[StreamState]
+    consumers: list[ConsumerState]
+    parked: list[Parked]
+    resting: list[AtRest]
+    stopped: list[Stopped]
+    trouble: list[str]
+    unknown: list[str]
+
+
+async def status(settings: Settings, bus: Bus | BusError | SettingsError, most_age_s: float) -> Status:
+    """Ask everybody at once. What waits for longer than `most_age_s` is trouble; `bus` is why, if there is none."""
+    resting: list[AtRest] = []
+    still: list[Stopped] = []
+    brokers = addresses(settings.nats_url)
+    checks = [
+        # Of a cluster each: which of its copies are out of date the others find out in their own time.
+        *(_server(f"broker {without_secrets(one)}", greeting(one)) for one in brokers if len(brokers) > 1),
+        _server("database", _database(settings, resting, still)),
+        _server("redis", _redis(settings)),
+        _server("gateway", _page(settings.whatsapp_gateway_url)),
+        _server("front door", _page(f"{settings.public_url}/readyz")),
+    ]
+    servers = list(await asyncio.gather(*checks))
+    held: list[StreamState] = []
+    readers: list[ConsumerState] = []
+    waiting: list[Parked] = []
+    unserved_s: float | None = None
+    unknown = [] if any(one.name == "database" and one.answers for one in servers) else ["resting", "stopped"]
+    if isinstance(bus, Bus):
+        begun, api = time.monotonic(), Api(bus.link.request)
+        held, readers = await streams(api, bus.topology), await consumers(api, bus.topology)
+        unserved_s, waiting = await stored_for(api, SENDING, Send.subject_filter()), await parked(api, bus.topology)
+        servers.insert(0, ServerState(name="broker", answers=True, ms=_since(begun)))
+    else:
+        # What it says ends with what to do.
+        asked = isinstance(bus, BusError)
+        servers.insert(0, ServerState(name="broker", answers=False, trouble=str(bus), asked=asked))
+        unknown += ["streams", "consumers", "parked"]
+    return Status(
+        at=datetime.now(UTC),
+        servers=servers,
+        streams=held,
+        consumers=readers,
+        parked=waiting,
+        resting=resting,
+        stopped=still,
+        trouble=trouble_of(servers, held, readers, most_age_s, unserved_s, waiting, resting, still),
+        unknown=unknown,
+    )
+
+
+def trouble_of(
+    servers: list[ServerState],
+    held: list[StreamState],
+    readers: list[ConsumerState],
+    most_age_s: float,
+    unserved_s: float | None,
+    waiting: Sequence[Parked] = (),
+    resting: Sequence[AtRest] = (),
+    still: Sequence[Stopped] = (),
+) -> list[str]:
+    """What somebody has to look at, line by line.
+
+    `unserved_s` is for how long the first message for a number waits, `waiting` what is parked, `resting` are tenants,
+    `still` numbers.
+    """
+    found = [one.said for one in servers if not one.answers]
+    found += [f"stream {one.name} is missing: run `harkara topology apply`" for one in held if one.missing]
+    found += [
+        f"the broker {name} has no complete copy of {', '.join(names)}: see that it runs, and give it time to catch up"
+        for name, names in sorted(_behind(held).items())
+    ]
+    found += [
+        f"the actor {name} is paused {_end(until)}: `harkara ops resume actor {name}`"
+        for name, until in sorted(_paused(held, readers).items())
+    ]
+    found += [
+        f"the erasing of {one.tenant} has not ended: run `harkara ops erase tenant {one.tenant}` again"
+        if one.is_ending
+        else f"the tenant {one.tenant} is paused ({one.why}): `harkara ops resume tenant {one.tenant}`"
+        for one in resting
+    ]
+    found += [
+        f"the number {one.name} of {one.tenant} is stopped ({one.why}): see to that, then"
+        f" `harkara ops resume sender {one.id}`"
+        for one in still
+        if one.why
+    ]
+    found += [
+        f"{one.name} on {one.stream} is {one.oldest_s:.0f} s behind with {one.lag} messages"
+        for one in readers
+        # A partner who is away finds everything when it comes back; nobody here can hurry it.
+        if one.oldest_s is not None
+        and one.oldest_s > most_age_s
+        and one.paused_until is None
+        and not one.name.startswith(PARTNERS)
+    ]
+    if unserved_s is not None and unserved_s > most_age_s and not any(one.stream == SENDING for one in readers):
+        found.append(
+            f"messages wait in {SENDING} for {unserved_s:.0f} s, for numbers that nobody serves:"
+            " `harkara ops doctor` says which are stopped"
+        )
+    found += [
+        f"{one.actor} has failed {one.failed} times at a message of {one.tenant} that came {one.age_s:.0f} s ago, and"
+        f" tries again at {one.due_at:%H:%M:%S}: {one.reason}"
+        for one in waiting
+        if one.failed and one.age_s > most_age_s
+    ]
+    found += [
+        f"what {one.actor} has put off should have come back {one.overdue_s:.0f} s ago: look into the broker's log"
+        for one in waiting
+        if one.overdue_s > most_age_s
+    ]
+    found += [
+        f"{counted(one.messages, 'dead letter')}: look with `harkara ops dead list`"
+        for one in held
+        if one.name == "DEAD" and one.messages
+    ]
+    return found
+
+
+def _behind(held: list[StreamState]) -> dict[str, list[str]]:
+    """The servers of a cluster that lack something, and what."""
+    found: dict[str, list[str]] = {}
+    for stream in held:
+        for name in stream.behind:
+            found.setdefault(name, []).append(stream.name)
+    return found
+
+
+def _paused(held: list[StreamState], readers: list[ConsumerState]) -> dict[str, datetime]:
+    """The actors that the broker hands nothing, and until when."""
+    pools = {stream: actor for actor, stream in POOLS.items()}
+    found = {one.name: one.paused_until for one in readers if one.paused_until and one.stream not in pools}
+    return found | {pools[one.name]: one.paused_until for one in held if one.paused_until}
+
+
+def _end(until: datetime) -> str:
+    return "until somebody resumes it" if is_for_ever(until) else f"until {until:%Y-%m-%d %H:%M:%S}"
+
+
+async def _server(name: str, question: Awaitable[object]) -> ServerState:
+    begun = time.monotonic()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await question
+    except (SettingsError, StorageError) as error:  # which say what to set
+        return ServerState(name=name, answers=False, trouble=str(error), asked=False)
+    except Exception as error:  # whatever it is: that is what is to be shown
+        why = f"nothing within {PATIENCE_S:.0f} s" if isinstance(error, TimeoutError) else _why(error)
+        return ServerState(name=name, answers=False, ms=_since(begun), trouble=why, todo=SERVERS.get(name, _ANY))
+    return ServerState(name=name, answers=True, ms=_since(begun))
+
+
+def _why(error: Exception) -> str:
+    """In words where the system gives its number for it."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    number = cause.errno if isinstance(cause, OSError) else None
+    return os.strerror(number) if number and number > 0 else reason_of(error)
+
+
+def _since(begun: float) -> float:
+    return round((time.monotonic() - begun) * 1000, 1)
+
+
+async def _database(settings: Settings, resting: list[AtRest], still: list[Stopped]) -> None:
+    """Whether it answers; and, into `resting` and `still`, which tenants rest and which numbers are stopped."""
+    needed(settings, "database_url")
+    parts = credentials(settings.database_url)
+    connection: Any = await asyncpg.connect(
+        host=parts["host"],
+        port=parts["port"],
+        user=parts["user"],
+        password=parts["password"],
+        database=parts["database"],
+        statement_cache_size=0,
+    )
+    try:
+        with suppress(asyncpg.UndefinedFunctionError):  # a schema that is older than this program: `doctor` says so
+            resting += await at_rest(connection)
+            await connection.execute(begin_statement(await connection.fetchval("select app.all_tenants()")))
+            still += await stopped(connection, _SOME)
+            await connection.execute("COMMIT")
+    finally:
+        await connection.close()
+
+
+async def _redis(settings: Settings) -> None:
+    redis = redis_at(settings)
+    try:
+        await redis.ping()
+    finally:
+        await redis.aclose()
+
+
+async def _page(url: str) -> None:
+    async with aiohttp.ClientSession() as client, client.get(url, allow_redirects=False) as answer:
+        if answer.status >= 500:
+            raise OSError(f"{url} answers {answer.status}")

@@ -1,0 +1,1 @@
+"""`harkara ops trace`: all that happened to one thing, where it is now and what it waits for."""

@@ -1,0 +1,1 @@
+"""Partners on NATS: who may connect, the commands they send, and when their connections end."""
