@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from harkara.bus.frame import Frame
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Outcome
 from harkara.bus.schedule import Schedule
+from harkara.embedded.ports import free_ports
 from harkara.schemas.base import Message
 from harkara.schemas.commands import StartEnrollment
 from harkara.schemas.events import EnrollmentStarted
@@ -79,10 +79,8 @@ class Timed(Counting):
 
 @contextlib.asynccontextmanager
 async def broker() -> AsyncIterator[str]:
-    with tempfile.TemporaryDirectory() as store, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    with tempfile.TemporaryDirectory() as store:
+        (port,) = free_ports(1)
         binary = Path(sys.executable).with_name("nats-server")
         server = subprocess.Popen(
             [binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", store], stderr=subprocess.DEVNULL

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
+import resource
 import sys
-import tempfile
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import uvloop
 from loguru import logger
 
-from bench.stack import APPLICATION, DATABASE, OWNER, cpu_seconds, free_port, memory_mb, percentile, until_ready
-from harkara.bus import topology
+from bench.stack import (
+    cpu_seconds,
+    front_door,
+    memory_mb,
+    percentile,
+    prepared,
+)
 from harkara.bus.connection import Bus, connect
 from harkara.bus.messages import Outgoing
-from harkara.embedded.stack import Stack
 from harkara.ids import uuid7
 from harkara.schemas.events import MessageSent
-from harkara.storage.migrate import bootstrap, migrate
 
 TENANT = "bench"
 SOCKETS = 1000
@@ -36,20 +36,27 @@ BURST = 5000
 SECONDS = 5
 WITNESSES = 20
 
+#: What the front door asks now and then, and what a client answers; no event of ours has these bytes in it.
+PING, PONG = b"\x89\x00", b"\x8a\x80" + bytes(4)
+
 
 class Socket(asyncio.Protocol):
-    """A bare WebSocket client: counts events, and notes how old the oldest of each read is."""
+    """A bare WebSocket client: counts events, notes how old the oldest of each read is, and answers pings."""
 
     def __init__(self, hello: bytes, seen: Seen) -> None:
         self._hello, self._seen = hello, seen
         self._rest = b""
+        self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
+        self._transport = transport
         transport.write(self._hello)
 
     def data_received(self, data: bytes) -> None:
         self._seen.events += (self._rest + data).count(b'{"seq":')
         self._rest = data[-6:]
+        if PING in data:
+            self._transport.write(PONG)
         place = data.find(b'"wamid":"')
         if place >= 0 and len(data) >= place + 28:
             self._seen.ages.append(time.time_ns() - int(data[place + 9 : place + 28]))
@@ -145,7 +152,8 @@ async def measure(bus: Bus, door: int, clients: Clients, witnesses: Clients, soc
     """Latency at two rates, then as many events as can be had. `clients` are all sockets but the witnesses."""
     others = sockets - WITNESSES
     events = (await clients.seen())["events"]
-    for per_s in (10, 50, 200):
+    for deliveries_per_s in (10_000, 50_000, 200_000):
+        per_s = max(1, deliveries_per_s // sockets)
         await witnesses.seen()
         before = cpu_seconds(door)
         await steady(bus, per_s)
@@ -159,14 +167,15 @@ async def measure(bus: Bus, door: int, clients: Clients, witnesses: Clients, soc
             flush=True,
         )
     before, begun = cpu_seconds(door), time.perf_counter()
-    for _ in range(BURST // 500):
+    burst = BURST * SOCKETS // max(SOCKETS, sockets)
+    for _ in range(burst // 500):
         await publish(bus, 500)
-    events += BURST * others
+    events += burst * others
     seen = await clients.until(events)
     lasted, spent = time.perf_counter() - begun, cpu_seconds(door) - before
-    deliveries = BURST * sockets - max(0, events - seen["events"])
+    deliveries = burst * sockets - max(0, events - seen["events"])
     print(
-        f"{BURST} events to {sockets} sockets: {deliveries / spent:,.0f} deliveries per CPU-second "
+        f"{burst} events to {sockets} sockets: {deliveries / spent:,.0f} deliveries per CPU-second "
         f"({deliveries / lasted:,.0f}/s here), {seen['lost']} sockets lost",
         flush=True,
     )
@@ -175,31 +184,22 @@ async def measure(bus: Bus, door: int, clients: Clients, witnesses: Clients, soc
 async def main(sockets: int) -> None:
     """Start the servers and the front door, and measure."""
     logger.remove()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket here and one there, each in its own process
+    if sockets + 100 > most:
+        raise SystemExit(f"a process may open {most} files here: ask for fewer sockets")
     async with AsyncExitStack() as stack:
-        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harkara-bench-")))
-        urls = await stack.enter_async_context(Stack(data))
-        await bootstrap(urls.database_admin, database=DATABASE, owner=OWNER, app=APPLICATION)
-        await migrate(urls.database(OWNER, DATABASE))
+        made = await stack.enter_async_context(prepared())
+        urls = made.urls
         bus = await stack.enter_async_context(await connect(urls.nats))
-        await topology.apply(bus.js)
-        port = free_port()
-        environment = {
-            **os.environ,
-            "DATABASE_URL": urls.database(APPLICATION, DATABASE),
-            "NATS_URL": urls.nats,
-            "REDIS_URL": urls.redis,
-            "SECRET_KEY": "a key for measuring, of 32 bytes",
-            "LOG_LEVEL": "WARNING",
-        }
-        door = subprocess.Popen([sys.executable, "-m", "harkara", "http", "--port", str(port)], env=environment)
-        stack.callback(door.wait)
-        stack.callback(door.terminate)
-        await until_ready(f"http://127.0.0.1:{port}", door)
+        port, door = await stack.enter_async_context(front_door(made.environment))
         key = await _key(port)
         idle = memory_mb([door.pid])
         clients = await Clients.start(stack, port, key, sockets - WITNESSES)
         witnesses = await Clients.start(stack, port, key, WITNESSES)
         await asyncio.sleep(1)
+        lost = (await clients.seen())["lost"] + (await witnesses.seen())["lost"]
+        assert not lost, f"{lost} sockets could not be opened"
         print(f"memory: {1024 * (memory_mb([door.pid]) - idle) / sockets:.1f} kB per idle socket", flush=True)
         await measure(bus, door.pid, clients, witnesses, sockets)
 

@@ -1,20 +1,19 @@
-"""Pages of messages: `python -m bench.messages [ROWS]`: 50 of so many, by every filter, through the front door.
+"""Pages of messages and conversations: `python -m bench.messages [ROWS]`: 50 of so many, by every filter, over HTTP.
 
-Nine tenth of the rows are one tenant's, over two months. The worst filters are those that nothing passes.
+Nine tenth of the messages are one tenant's, over two months. The worst filters are those that nothing passes. The
+conversations are of ten numbers with a tenth as many contacts; a thousandth is closed, a thousandth is somebody's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from urllib.parse import quote
+from uuid import UUID
 
 import aiohttp
 import asyncpg
@@ -22,12 +21,8 @@ import uvloop
 from loguru import logger
 
 from bench.ingress import prepare
-from bench.stack import APPLICATION, DATABASE, OWNER, free_port, percentile, until_ready
-from harkara.bus import topology
-from harkara.bus.connection import connect
-from harkara.embedded.stack import Stack
+from bench.stack import DATABASE, front_door, percentile, prepared
 from harkara.ids import uuid7
-from harkara.storage.migrate import bootstrap, migrate
 
 ROWS = 1_000_000
 TIMES = 20
@@ -48,6 +43,42 @@ from (select n, now() - interval '30 days' * n / $1 as at,
       from generate_series(1, $1) n) one
 """
 
+CONTACTS = """
+insert into contacts (id, tenant_id, name, phone)
+select gen_random_uuid(), 'bench', 'Asha', '+9177' || 10000000 + n from generate_series(1, $1) n
+"""
+
+NUMBERS = """
+insert into senders (id, tenant_id, name, provider, phone_number_id, verify_token, mps, "window", status)
+select gen_random_uuid(), 'bench', 'n', 'cloud', 'n' || n, 'v', 80, 'enforce', 'active' from generate_series(1, 10) n
+"""
+
+#: In the order of their last words they are as mixed as can be.
+TALK = """
+insert into conversations (id, tenant_id, contact_id, sender_id, status, closed_at, assigned_to, last_inbound_at,
+                           last_activity)
+select app.uuid7(), 'bench', c.id, s.id, case when n % 1000 = 1 then 'closed' else 'open' end,
+       case when n % 1000 = 1 then now() end, case when n % 1000 = 2 then $1::uuid end, now(),
+       overlay(gen_random_uuid()::text placing left(app.uuid7_floor(now() - random() * interval '90 days')::text, 15)
+               from 1 for 15)::uuid
+from (select c.id, row_number() over () as n from contacts c where c.tenant_id = 'bench') c
+cross join (select id from senders where tenant_id = 'bench' and phone_number_id like 'n%') s
+"""
+
+
+async def fill_talk(url: str, rows: int) -> tuple[UUID, UUID, UUID]:
+    """So many conversations; whose some are, and one contact and one number of many."""
+    con = await asyncpg.connect(url)
+    user: UUID = await con.fetchval("select user_id from tenant_users where tenant_id = 'bench'")
+    await con.execute(NUMBERS)
+    await con.execute(CONTACTS, rows // 10, timeout=600)
+    await con.execute(TALK, user, timeout=600)
+    await con.execute("vacuum analyze conversations, contacts", timeout=600)
+    row = await con.fetchrow("select contact_id, sender_id from conversations limit 1")
+    await con.close()
+    assert row is not None
+    return user, row["contact_id"], row["sender_id"]
+
 
 async def fill(url: str, rows: int, sender: str) -> None:
     """The rows, and a second tenant."""
@@ -66,30 +97,53 @@ async def fill(url: str, rows: int, sender: str) -> None:
 
 
 async def measure(url: str, key: str, sender: str) -> None:
-    """Each filter, so many times; the first time is not counted."""
+    """Each filter of messages."""
     week = quote(time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(time.time() - 14 * 86400)))
     nobody = uuid7()
-    async with aiohttp.ClientSession(url, headers={"X-API-Key": key}) as client:
-        middle = ""
-        for query in (
+    await ask(
+        url,
+        key,
+        "messages",
+        (
             "", "status=read", "status=failed", "status=suppressed", "status=queued", "status=unknown", "lane=otp",
             f"sender_id={sender}", f"sender_id={nobody}", f"contact_id={nobody}", f"campaign_id={nobody}",
-            "reason=opted_out", "error_code=131026", "to=%2B15550001111", f"until={week}", f"since={week}",
-            f"since={week}&status=failed", "cursor",
-        ):  # fmt: skip
+            "reason=opted_out", "error_code=131026", "to=%2B15550001111", f"since={week}",
+            f"since={week}&status=failed", f"until={week}", "cursor",
+        ),
+    )  # fmt: skip
+
+
+async def measure_talk(url: str, key: str, user: UUID, contact: UUID, sender: UUID) -> None:
+    """Each filter of conversations."""
+    await ask(
+        url,
+        key,
+        "conversations",
+        (
+            "", "status=open", "status=closed", f"assigned_to={user}", f"assigned_to={uuid7()}", "unassigned=true",
+            f"sender_id={sender}", f"contact_id={contact}", f"sender_id={sender}&status=closed",
+            f"assigned_to={user}&status=closed", "status=open", "cursor",
+        ),
+    )  # fmt: skip
+
+
+async def ask(url: str, key: str, what: str, queries: Sequence[str]) -> None:
+    """Each query, so many times; the first time is not counted. `cursor` is the page after the query before."""
+    async with aiohttp.ClientSession(url, headers={"X-API-Key": key}) as client:
+        middle = ""
+        for query in queries:
             took: list[float] = []
             for number in range(TIMES + 1):
                 begun = time.perf_counter()
                 asked = f"cursor={middle}" if query == "cursor" else query
-                async with client.get(f"/api/v1/messages?{asked}") as answer:
+                async with client.get(f"/api/v1/{what}?{asked}") as answer:
                     page = await answer.json()
                 if number:
                     took.append(1000 * (time.perf_counter() - begun))
-            if query == f"until={week}":
-                middle = page["next"]
+            middle = page["next"] or middle
             print(
                 f"{query[:40]:40} p50 {statistics.median(took):6.1f} ms, p99 {percentile(took, 0.99):6.1f} ms,"
-                f" {len(page['items'])} messages{', more' if page['next'] else ''}",
+                f" {len(page['items'])} {what}{', more' if page['next'] else ''}",
                 flush=True,
             )
 
@@ -98,30 +152,15 @@ async def main(rows: int) -> None:
     """Start the servers and the front door, and measure."""
     logger.remove()
     async with AsyncExitStack() as stack:
-        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harkara-bench-")))
-        urls = await stack.enter_async_context(Stack(data))
-        await bootstrap(urls.database_admin, database=DATABASE, owner=OWNER, app=APPLICATION)
-        await migrate(urls.database(OWNER, DATABASE))
-        async with await connect(urls.nats) as bus:
-            await topology.apply(bus.js)
-        port = free_port()
-        environment = {
-            **os.environ,
-            "DATABASE_URL": urls.database(APPLICATION, DATABASE) + "&statement_cache_size=200",
-            "NATS_URL": urls.nats,
-            "REDIS_URL": urls.redis,
-            "SECRET_KEY": "a key for measuring, of 32 bytes",
-            "LOG_LEVEL": "WARNING",
-        }
-        door = subprocess.Popen([sys.executable, "-m", "harkara", "http", "--port", str(port)], env=environment)
-        stack.callback(door.wait)
-        stack.callback(door.terminate)
+        made = await stack.enter_async_context(prepared())
+        urls = made.urls
+        port, _ = await stack.enter_async_context(front_door(made.environment))
         url = f"http://127.0.0.1:{port}"
-        await until_ready(url, door)
         key, sender, _, _ = await prepare(url, urls)
         await fill(urls.database("postgres", DATABASE), rows, sender)
         await asyncio.sleep(1)
         await measure(url, key, sender)
+        await measure_talk(url, key, *await fill_talk(urls.database("postgres", DATABASE), rows))
 
 
 if __name__ == "__main__":

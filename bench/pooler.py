@@ -19,7 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 from loguru import logger
 
-from bench.stack import APPLICATION, DATABASE, OWNER, free_port
+from bench.stack import APPLICATION, DATABASE, OWNER
+from harkara.embedded.ports import free_ports
 from harkara.embedded.stack import Stack
 from harkara.ids import uuid7
 from harkara.storage.migrate import bootstrap, migrate
@@ -96,7 +97,7 @@ async def main() -> None:
             statement = "select app.signup($1, $1, $2, $3, 'no password', $4)"
             await con.execute(statement, tenant, uuid7(), f"owner@{tenant}.example", uuid7())
         await con.close()
-        socket, port = parse_qs(urlsplit(direct).query)["host"][0], free_port()
+        socket, port = parse_qs(urlsplit(direct).query)["host"][0], free_ports(1)[0]
         config = data / "pgbouncer.ini"
         config.write_text(
             f"[databases]\n{DATABASE} = host={socket} user={APPLICATION}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"

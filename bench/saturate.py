@@ -12,13 +12,10 @@ import hashlib
 import heapq
 import hmac
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -26,11 +23,20 @@ import asyncpg
 import uvloop
 from loguru import logger
 
-from bench.stack import APPLICATION, DATABASE, OWNER, cpu_seconds, family, free_port, percentile, until_ready
-from harkara.bus import topology
-from harkara.bus.connection import connect
-from harkara.embedded.stack import Stack, Urls
-from harkara.storage.migrate import bootstrap, migrate
+from bench.stack import (
+    A_SECOND,
+    DATABASE,
+    cpu_seconds,
+    family,
+    front_door,
+    harkara,
+    percentile,
+    prepared,
+)
+from harkara.actors.steps import message_id
+from harkara.embedded.ports import free_ports
+from harkara.embedded.stack import Urls
+from harkara.ids import uuid7, uuid7_beside
 
 MESSAGES = 20_000
 PER_WEBHOOK = 10
@@ -143,8 +149,10 @@ async def gateway(port: int, door: str, sender: str, secret: str, per_webhook: i
             task.cancel()
 
 
-async def prepare(url: str, urls: Urls, messages: int) -> tuple[str, str]:
-    """A sender with an active campaign, and contacts enrolled in it whose step is due in five seconds."""
+async def prepare(
+    url: str, urls: Urls, messages: int, *, mps: int = MPS, delays: tuple[int, ...] = (0,)
+) -> tuple[str, str]:
+    """A sender with an active campaign of steps after so many hours, and contacts to be enrolled in it."""
     async with aiohttp.ClientSession(f"{url}/api/v1/") as client:
 
         async def post(path: str, body: Any = None) -> Any:
@@ -155,17 +163,19 @@ async def prepare(url: str, urls: Urls, messages: int) -> tuple[str, str]:
 
         owner = {"tenant": {"id": "bench", "name": "b"}, "email": "b@example.com", "password": "correct horse"}
         client.headers["Authorization"] = f"Bearer {(await post('auth/signup', owner))['access_token']}"
-        number = {"phone_number_id": "1", "access_token": "t", "app_secret": "s", "mps": MPS, "window": "ignore"}
+        number = {"phone_number_id": "1", "access_token": "t", "app_secret": "s", "mps": mps, "window": "ignore"}
         sender = (await post("senders", {"name": "n", "provider": "cloud", **number}))["id"]
         campaign = (await post("campaigns", {"name": "c", "sender_id": sender}))["id"]
-        await post(f"campaigns/{campaign}/steps", {"delay_hours": 0, "body": "Hi {{ name }}"})
+        for hours in delays:
+            await post(f"campaigns/{campaign}/steps", {"delay_hours": hours, "body": "Hi {{ name }}"})
         await post(f"campaigns/{campaign}/activate")
     con = await asyncpg.connect(urls.database("postgres", DATABASE))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
     await con.execute(
         "insert into contacts (id, tenant_id, name, phone, opted_in_at)"
-        " select gen_random_uuid(), 'bench', 'Name ' || i, '+9198' || (10000000 + i), now()"
-        " from generate_series(1, $1) i",
-        messages,
+        " select id, 'bench', 'Name ' || i, '+9198' || (10000000 + i), now()"
+        " from unnest($1::uuid[]) with ordinality as k (id, i)",
+        [uuid7(yesterday + timedelta(seconds=n / A_SECOND)) for n in range(messages)],
     )
     await con.close()
     return sender, campaign
@@ -174,11 +184,19 @@ async def prepare(url: str, urls: Urls, messages: int) -> tuple[str, str]:
 ENROL = """
 insert into contact_campaign_progress (id, tenant_id, campaign_id, version_id, contact_id, started_at, next_step_id,
                                        next_message_id, next_step_scheduled_at, next_claim_at)
-select gen_random_uuid(), k.tenant_id, c.id, c.version_id, k.id, now(), s.id,
-       overlay(gen_random_uuid()::text placing left(app.uuid7_floor(now())::text, 15) from 1 for 15)::uuid,
-       now() + interval '5 s', now() + interval '5 s'
-from contacts k join campaigns c on c.id = $1 join campaign_steps s on s.campaign_id = c.id where k.tenant_id = 'bench'
+select e.id, 'bench', c.id, c.version_id, e.contact_id, now(), s.id, e.message_id, $5, $5
+from unnest($2::uuid[], $3::uuid[], $4::uuid[]) as e (id, contact_id, message_id)
+join campaigns c on c.id = $1 join campaign_steps s on s.campaign_id = c.id and s.position = 0
 """
+
+
+async def enrol(con: Any, campaign: str) -> None:
+    """Enrol everybody as a bulk does, ids and all; the first step is due in five seconds."""
+    contacts = [row[0] for row in await con.fetch("select id from contacts where tenant_id = 'bench' order by id")]
+    now = datetime.now(UTC)
+    due = now + timedelta(seconds=5)
+    ids = [uuid7_beside(one, now, campaign, str(one)) for one in contacts]
+    await con.execute(ENROL, campaign, ids, contacts, [message_id(one, due) for one in ids], due)
 
 
 async def measure(con: Any, gateway: Any, pids: dict[str, int], messages: int, statuses: int) -> None:
@@ -216,32 +234,14 @@ async def main(messages: int, per_webhook: int) -> None:
     """Start everything, enrol, and measure."""
     logger.remove()
     async with AsyncExitStack() as stack:
-        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harkara-bench-")))
-        servers = Stack(data)
-        urls = await stack.enter_async_context(servers)
-        await bootstrap(urls.database_admin, database=DATABASE, owner=OWNER, app=APPLICATION)
-        await migrate(urls.database(OWNER, DATABASE))
-        async with await connect(urls.nats) as bus:
-            await topology.apply(bus.js)
-        port, gateway_port = free_port(), free_port()
-        environment = {
-            **os.environ,
-            "DATABASE_URL": urls.database(APPLICATION, DATABASE) + "&statement_cache_size=200",
-            "NATS_URL": urls.nats,
-            "REDIS_URL": urls.redis,
-            "SECRET_KEY": "a key for measuring, of 32 bytes",
-            "WHATSAPP_GATEWAY_URL": f"http://127.0.0.1:{gateway_port}",
-            "LOG_LEVEL": "WARNING",
-        }
+        made = await stack.enter_async_context(prepared())
+        urls = made.urls
+        (gateway_port,) = free_ports(1)
+        environment = made.environment | {"WHATSAPP_GATEWAY_URL": f"http://127.0.0.1:{gateway_port}"}
+        port, door = await stack.enter_async_context(front_door(environment))
         url = f"http://127.0.0.1:{port}"
-        pids = {name: servers.pids[name] for name in ("postgres", "nats", "valkey")}
-        for name, command in (("door", ["http", "--port", str(port)]), ("actors", ["actor", "all"])):
-            process = subprocess.Popen([sys.executable, "-m", "harkara", *command], env=environment)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            pids[name] = process.pid
-            if name == "door":
-                await until_ready(url, process)
+        actors = await stack.enter_async_context(harkara(environment, "actor", "all"))
+        pids = made.pids | {"door": door.pid, "actors": actors.pid}
         sender, campaign = await prepare(url, urls, messages)
         arguments = ["-m", "bench.saturate", "gateway", str(gateway_port), url, sender, "s", str(per_webhook)]
         hooks = await asyncio.create_subprocess_exec(
@@ -252,7 +252,7 @@ async def main(messages: int, per_webhook: int) -> None:
         await hooks.stdout.readline()
         con = await asyncpg.connect(urls.database("postgres", DATABASE))
         stack.push_async_callback(con.close)
-        await con.execute(ENROL, campaign)
+        await enrol(con, campaign)
         await measure(con, hooks, pids, messages, 3 * messages + messages // REPLY_EVERY)
 
 

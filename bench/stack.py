@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,18 +18,19 @@ from typing import Any
 import aiohttp
 import asyncpg
 
+from harkara.bus import topology
+from harkara.bus.connection import connect
+from harkara.embedded.ports import free_ports
 from harkara.embedded.stack import Stack, Urls
-from harkara.storage.migrate import bootstrap
+from harkara.storage.migrate import bootstrap, migrate
 
 OWNER, APPLICATION, DATABASE = "harkara_owner", "harkara_app", "harkara"
 
+#: With this the product seals secrets, and so can we.
+SECRET_KEY = "a key for measuring, of 32 bytes"
 
-def free_port() -> int:
-    """A port nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+#: Contacts as an import writes them.
+A_SECOND = 5000
 
 
 def cpu_seconds(pid: int) -> float:
@@ -44,7 +44,10 @@ def cpu_seconds(pid: int) -> float:
 
 def family(pid: int) -> list[int]:
     """A process and all its living descendants (Linux)."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:  # it has ended meanwhile
+        return []
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
@@ -52,7 +55,10 @@ def memory_mb(pids: list[int]) -> float:
     """Memory of these processes together, in MB: each one's own (anonymous) pages, and shared memory once (Linux)."""
     own, shared = 0, 0
     for pid in pids:
-        fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        try:
+            fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        except FileNotFoundError:  # it has ended meanwhile
+            continue
         own += int(fields.get("RssAnon", "0 kB").split()[0])
         shared = max(shared, int(fields.get("RssShmem", "0 kB").split()[0]))
     return (own + shared) / 1024
@@ -85,6 +91,58 @@ class Running:
             await con.close()
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Servers of ours, with what `harkara migrate` and `harkara topology apply` make on them."""
+
+    urls: Urls
+    #: Process ids of `postgres`, `nats` and `valkey`.
+    pids: dict[str, int]
+    #: What leads processes of ours there.
+    environment: dict[str, str]
+
+
+@asynccontextmanager
+async def prepared() -> AsyncIterator[Prepared]:
+    """A fresh stack with the schema and the streams; everything is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="harkara-bench-") as directory:
+        servers = Stack(Path(directory))
+        async with servers as urls:
+            await bootstrap(urls.database_admin, database=DATABASE, owner=OWNER, app=APPLICATION)
+            await migrate(urls.database(OWNER, DATABASE))
+            async with await connect(urls.nats) as bus:
+                await topology.apply(bus.js)
+            environment = {
+                **os.environ,
+                "DATABASE_URL": urls.database(APPLICATION, DATABASE) + "&statement_cache_size=200",
+                "NATS_URL": urls.nats,
+                "REDIS_URL": urls.redis,
+                "SECRET_KEY": SECRET_KEY,
+                "LOG_LEVEL": "WARNING",
+            }
+            yield Prepared(urls, dict(servers.pids), environment)
+
+
+@asynccontextmanager
+async def harkara(environment: dict[str, str], *command: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """One process of ours, ended at the end of the block."""
+    process = subprocess.Popen([sys.executable, "-m", "harkara", *command], env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+
+
+@asynccontextmanager
+async def front_door(environment: dict[str, str]) -> AsyncIterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A front door that is ready: its port and its process."""
+    (port,) = free_ports(1)
+    async with harkara(environment, "http", "--port", str(port)) as process:
+        await until_ready(f"http://127.0.0.1:{port}", process)
+        yield port, process
+
+
 @asynccontextmanager
 async def running(*, speed: float = 1.0) -> AsyncIterator[Running]:
     """`harkara up` on a fresh stack, ready; everything is gone afterwards."""
@@ -93,13 +151,16 @@ async def running(*, speed: float = 1.0) -> AsyncIterator[Running]:
         servers = Stack(data / "servers")
         urls = await stack.enter_async_context(servers)
         await bootstrap(urls.database_admin, database=DATABASE, owner=OWNER, app=APPLICATION)
-        door, gateway = free_port(), free_port()
+        door, gateway = free_ports(2)
         environment = {
             **os.environ,
             "DATABASE_URL": urls.database(APPLICATION, DATABASE) + "&statement_cache_size=200",
             "DATABASE_DIRECT_URL": urls.database(OWNER, DATABASE),
             "NATS_URL": urls.nats,
+            "NATS_PARTNERS_URL": urls.nats_partners,
+            "NATS_PARTNERS_SEED": urls.nats_partners_seed,
             "REDIS_URL": urls.redis,
+            "SECRET_KEY": SECRET_KEY,
             "LOG_LEVEL": "WARNING",
         }
         command = [sys.executable, "-m", "harkara", "up", "--data", str(data / "up"), "--port", str(door)]
@@ -143,9 +204,11 @@ class Shop:
     id: str
     sender_id: str
     campaign_id: str
+    #: Its owner's access token.
+    token: str
 
 
-async def shop(run: Running, contacts: int, *, mps: int = 10_000) -> Shop:
+async def shop(run: Running, contacts: int, *, mps: int = 10_000, quiet_hours: dict[str, str] | None = None) -> Shop:
     """Make a tenant over HTTP, as a customer would; only the contacts come straight into the table."""
     name = f"bench-{int(time.time() * 1000) % 10**9}"
     async with aiohttp.ClientSession(run.door) as client:
@@ -153,7 +216,9 @@ async def shop(run: Running, contacts: int, *, mps: int = 10_000) -> Shop:
         token = (await _post(client, "/auth/signup", owner))["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
         sender = await _post(client, "/senders", {"name": "n", "provider": "sandbox", "mps": mps})
-        campaign = await _post(client, "/campaigns", {"name": "c", "type": "drip", "sender_id": sender["id"]})
+        campaign = await _post(
+            client, "/campaigns", {"name": "c", "sender_id": sender["id"], "quiet_hours": quiet_hours}
+        )
         step = {"name": "one", "delay_hours": 0, "body": "Hi {{ name }} in {{ attributes.city | default('town') }}"}
         await _post(client, f"/campaigns/{campaign['id']}/steps", step)
         await _post(client, f"/campaigns/{campaign['id']}/activate", None)
@@ -169,7 +234,7 @@ async def shop(run: Running, contacts: int, *, mps: int = 10_000) -> Shop:
         name,
         contacts,
     )
-    return Shop(name, sender["id"], campaign["id"])
+    return Shop(name, sender["id"], campaign["id"], token)
 
 
 async def enroll(run: Running, shop: Shop, due: str, most: int) -> None:

@@ -16,14 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.stack import family, free_port, memory_mb, until_ready
+from bench.stack import family, memory_mb, until_ready
+from harkara.embedded.ports import free_ports
 
 ROUNDS = 5
 
 
 async def once(data: Path) -> tuple[float, float, float]:
     """Start, measure, stop: seconds to ready, seconds to stop, MB at rest."""
-    door, gateway = free_port(), free_port()
+    door, gateway = free_ports(2)
     command = [sys.executable, "-m", "harkara", "up", "--data", str(data), "--port", str(door)]
     command += ["--gateway-port", str(gateway), "--nats-port", "0"]
     begun = time.monotonic()
