@@ -3,6 +3,10 @@
 
 PYTHON ?= python3.11 python3.12 python3.13 python3 python
 ARGS ?=
+# Tests run in this many processes, each with servers of its own; 0 is none but the one. They mostly wait, for ack times
+# and elections, so one more than the two cores that they are made for.
+WORKERS ?= 3
+# Files go out as they come, in random order but for the longest: by their number of tests, these would all be last.
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -26,7 +30,7 @@ up: setup ## run the whole platform here: front door on :3000, sandbox WhatsApp 
 	@$(BIN)/python -m harkara up $(ARGS)
 
 test: setup ## run the whole test suite against real servers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # basedpyright is pyright packaged whole, with its runtime, as a wheel; the `pyright` package fetches its parts when first run.
 lint: setup ## check style and types: ruff, mypy, basedpyright
@@ -38,8 +42,9 @@ lint: setup ## check style and types: ruff, mypy, basedpyright
 bench: setup ## measure start, latency and throughput on this machine
 	@$(BIN)/python -m bench $(ARGS)
 
-chaos: setup ## kill servers and processes at random while campaigns run, count what is lost or doubled
-	@$(BIN)/python -m pytest tests/chaos -m "" $(ARGS)
+chaos: setup ## kill servers and processes at random while campaigns run, count what is lost or doubled; then fuzz the API at length
+	@$(BIN)/python -m pytest tests/chaos tests/live/test_processes.py tests/live/test_phones.py tests/http/test_away.py \
+	  tests/http/test_schemathesis.py -m "" $(ARGS)
 
 setup: $(READY) ## make .venv with everything in it (the targets above do this themselves)
 
@@ -62,8 +67,8 @@ $(READY): constraints.txt pyproject.toml
 
 lock: ## (maintainers) write constraints.txt anew from pyproject.toml; needs uv
 	@command -v uv >/dev/null || { echo "uv is needed to resolve the lock: pip install uv" >&2; exit 1; }
-	@uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra dev --upgrade --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --output-file constraints.txt
+	@uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --upgrade --generate-hashes \
+	  --no-header --no-annotate --output-file constraints.txt
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -2,4 +2,4 @@
 
 from harkara.cli import main
 
-main()
+main(prog_name="harkara")

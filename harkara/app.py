@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
 from loguru import logger
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from harkara.actors.attendant import Attendant
 from harkara.actors.budget import Budgets
 from harkara.actors.dispatcher import Dispatcher
 from harkara.actors.enrollment import Enrollment
+from harkara.actors.eraser import Eraser
+from harkara.actors.herald import Herald
+from harkara.actors.importer import Importer
+from harkara.actors.librarian import Librarian
+from harkara.actors.media import Media
 from harkara.actors.numbers import Numbers
 from harkara.actors.receipts import Receipts
 from harkara.actors.send_pool import SendPool
@@ -22,15 +28,24 @@ from harkara.actors.sender import Sender
 from harkara.actors.ticker import WAKE_DUE, Ticker
 from harkara.bus.actor import Actor
 from harkara.bus.connection import Bus, connect
-from harkara.gateway.cloud import CloudGateway
+from harkara.bus.erasing import Purge
+from harkara.callers import Callers
 from harkara.gateway.protocol import Gateway
+from harkara.gateway.providers import Providers, clients
 from harkara.http.door import Door
-from harkara.http.door import build as build_door
 from harkara.http.feed import Feed
-from harkara.http.webhooks import WAKE_SENDER
-from harkara.settings import Settings, SettingsError, require
+from harkara.http.server import listening, most_connections
+from harkara.measures import Measures
+from harkara.observing.page import Page
+from harkara.observing.server import telling
+from harkara.partners import service as partners
+from harkara.settings import OTLP, Settings, SettingsError, require
+from harkara.storage.blobs import Blobs, blobs_at
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
+
+if TYPE_CHECKING:
+    from harkara.observing.tracing import Tracer
 
 #: What must be set to run anything but the sandbox.
 NEEDED = ("database_url", "nats_url", "redis_url", "secret_key")
@@ -53,6 +68,7 @@ class Parts:
     redis: Redis
     gateway: Gateway
     vault: Vault
+    blobs: Blobs | None = None
 
 
 def redis_at(url: str) -> Redis:
@@ -69,18 +85,46 @@ async def build(settings: Settings, *, gateway: Gateway | None = None) -> AsyncG
     """Connect to everything. Raises SettingsError, StorageError or Unavailable, in one line, if that can't be done."""
     require(settings, *NEEDED)
     async with AsyncExitStack() as stack:
+        tracer = _tracer(settings)
+        if tracer is not None:
+            stack.push_async_callback(tracer.close)
         storage = Storage(settings.database_url, pool=settings.connection_pool)
         stack.push_async_callback(storage.close)
         await storage.open()
-        bus = await stack.enter_async_context(await connect(settings.nats_url, settings.nats_creds or None))
+        measures = Measures(settings.measured_tenants)
+        bus = await stack.enter_async_context(
+            await connect(settings.nats_url, settings.nats_creds or None, measures=measures, tracer=tracer)
+        )
         redis = redis_at(settings.redis_url)
         stack.push_async_callback(redis.aclose)
         if gateway is None:
-            gateway = CloudGateway(
-                settings.whatsapp_gateway_url, connect_timeout=GATEWAY_CONNECT, answer_timeout=GATEWAY_ANSWER
-            )
+            gateway = _providers(settings, measures, tracer)
             stack.push_async_callback(gateway.close)
-        yield Parts(settings, storage, bus, redis, gateway, Vault(settings.secret_key))
+        blobs = blobs_at(settings.media_url) if settings.media_url else None
+        if blobs is not None:
+            stack.push_async_callback(blobs.close)
+        yield Parts(settings, storage, bus, redis, gateway, Vault(*settings.secret_keys), blobs)
+
+
+def _tracer(settings: Settings) -> Tracer | None:
+    """What makes spans, if the settings say where they go to. Raises SettingsError if its packages are missing."""
+    if not any(getattr(settings, name) for name in OTLP) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    try:
+        from harkara.observing.tracing import Tracer, exporting
+    except ImportError:
+        text = "OTEL_EXPORTER_OTLP_ENDPOINT: needs some packages more: pip install 'harkara[tracing]'"
+        raise SettingsError(text) from None
+    return Tracer(exporting(settings))
+
+
+def _providers(settings: Settings, measures: Measures, tracer: Tracer | None) -> Providers:
+    by_provider = clients(settings, connect_timeout=GATEWAY_CONNECT, answer_timeout=GATEWAY_ANSWER)
+    if tracer is None:
+        return Providers(by_provider, measures)
+    from harkara.gateway.traced import TracedProviders
+
+    return TracedProviders(tracer, by_provider, measures)
 
 
 @asynccontextmanager
@@ -95,17 +139,29 @@ async def door(parts: Parts, host: str, port: int) -> AsyncGenerator[int]:
             publisher=parts.bus.publisher,
             redis=parts.redis,
             bus=parts.bus,
+            blobs=parts.blobs,
             feed=feed,
+            most_connections=most_connections(),
         )
-        stack.push_async_callback(await parts.bus.publisher.subscribe_wake(WAKE_SENDER, front.sources.forget))
-        application = build_door(front)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=5)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        # Called before the runner's cleanup, which would wait for every open feed until it runs out of patience.
+        await stack.enter_async_context(front.listening())
+        if parts.settings.nats_partners_url:
+            await stack.enter_async_context(partners.serving(front))
+        bound = await stack.enter_async_context(listening(front, host, port))
+        # Called before the listener's own end, which would wait for every open feed until it runs out of patience.
         stack.push_async_callback(feed.stop)
-        await web.TCPSite(runner, host, port, backlog=1024, reuse_address=True).start()
-        yield runner.addresses[0][1]
+        yield bound
+
+
+@asynccontextmanager
+async def metrics(parts: Parts) -> AsyncGenerator[int]:
+    """Where METRICS_PORT says, the figures of a process without a front door. Yields the port, 0 if there is none."""
+    settings = parts.settings
+    if not settings.metrics_port:
+        yield 0
+        return
+    page = Page(parts.storage, parts.bus.measures, bus=parts.bus)
+    async with telling(page, settings.metrics_host, settings.metrics_port) as port:
+        yield port
 
 
 async def _start_actor(parts: Parts, stack: AsyncExitStack, actor: Actor) -> None:
@@ -114,16 +170,56 @@ async def _start_actor(parts: Parts, stack: AsyncExitStack, actor: Actor) -> Non
 
 
 async def _enrollment(parts: Parts, stack: AsyncExitStack) -> None:
-    actor = Enrollment(parts.storage, parts.bus.publisher, speed=parts.settings.speed)
+    actor = Enrollment(
+        parts.storage, parts.bus.publisher, speed=parts.settings.speed, callers=Callers(*parts.settings.secret_keys)
+    )
     await _start_actor(parts, stack, actor)
 
 
 async def _dispatcher(parts: Parts, stack: AsyncExitStack) -> None:
-    await _start_actor(parts, stack, Dispatcher(parts.storage, parts.bus.publisher))
+    await _start_actor(
+        parts, stack, Dispatcher(parts.storage, parts.bus.publisher, Callers(*parts.settings.secret_keys))
+    )
 
 
 async def _receipts(parts: Parts, stack: AsyncExitStack) -> None:
-    await _start_actor(parts, stack, Receipts(parts.storage))
+    counts, speed = Budgets(parts.redis), parts.settings.speed
+    await _start_actor(parts, stack, Receipts(parts.storage, parts.bus.publisher, counts, speed=speed))
+
+
+async def _attendant(parts: Parts, stack: AsyncExitStack) -> None:
+    await _start_actor(parts, stack, Attendant(parts.gateway, Numbers(parts.storage, parts.vault)))
+
+
+async def _media(parts: Parts, stack: AsyncExitStack) -> None:
+    if parts.blobs is None:
+        logger.warning("MEDIA_URL is not set: files that contacts send wait to be fetched until it is")
+        return
+    numbers = Numbers(parts.storage, parts.vault)
+    await _start_actor(parts, stack, Media(parts.storage, parts.gateway, numbers, parts.blobs))
+
+
+async def _importer(parts: Parts, stack: AsyncExitStack) -> None:
+    await _start_actor(parts, stack, Importer(parts.storage))
+
+
+async def _eraser(parts: Parts, stack: AsyncExitStack) -> None:
+    purge, callers = Purge(parts.bus.link, parts.bus.topology), Callers(*parts.settings.secret_keys)
+    await _start_actor(parts, stack, Eraser(parts.storage, purge, callers=callers, blobs=parts.blobs))
+
+
+async def _librarian(parts: Parts, stack: AsyncExitStack) -> None:
+    source: Any = parts.gateway
+    publisher = parts.bus.publisher
+    librarian = Librarian(parts.storage, source, parts.vault, parts.bus.hurry(), lambda: publisher.wake(WAKE_DUE))
+    await _start_actor(parts, stack, librarian)
+
+
+async def _herald(parts: Parts, stack: AsyncExitStack) -> None:
+    herald = Herald(parts.storage, parts.bus.publisher, parts.bus.publisher.send)
+    await herald.start()
+    stack.push_async_callback(herald.stop)
+    await _start_actor(parts, stack, herald)
 
 
 async def _ticker(parts: Parts, stack: AsyncExitStack) -> None:
@@ -134,8 +230,8 @@ async def _ticker(parts: Parts, stack: AsyncExitStack) -> None:
 
 
 async def _sender(parts: Parts, stack: AsyncExitStack) -> None:
-    budgets, numbers = Budgets(parts.redis), Numbers(parts.storage, parts.vault)
-    stack.push_async_callback(budgets.close)
+    budgets = Budgets(parts.redis, turns=parts.bus.measures.turns)
+    numbers = Numbers(parts.storage, parts.vault)
     sender = Sender(
         parts.storage,
         parts.gateway,
@@ -143,6 +239,8 @@ async def _sender(parts: Parts, stack: AsyncExitStack) -> None:
         numbers,
         lambda: parts.bus.publisher.wake(WAKE_DUE),
         speed=parts.settings.speed,
+        unknown_wait=timedelta(seconds=parts.settings.unknown_wait_s),
+        receipts_read=lambda tenant: parts.bus.has_read_all("INBOUND", Receipts.name, tenant),
     )
     pool = SendPool(parts.bus, sender, numbers)
     await pool.start()
@@ -156,6 +254,12 @@ ACTORS: dict[str, Callable[[Parts, AsyncExitStack], Awaitable[None]]] = {
     "ticker": _ticker,
     "sender": _sender,
     "receipts": _receipts,
+    "attendant": _attendant,
+    "media": _media,
+    "herald": _herald,
+    "importer": _importer,
+    "eraser": _eraser,
+    "librarian": _librarian,
 }
 
 

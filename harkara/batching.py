@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -24,19 +25,21 @@ class Batcher(Generic[I, O]):
         self._waiting: list[tuple[I, asyncio.Future[O]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        # A batch is nobody's alone: what is bound where one of its items came from says nothing of the others.
+        self._context = Context()
 
-    async def __call__(self, item: I) -> O:
-        """Run one item as part of a batch and return its outcome."""
+    def __call__(self, item: I) -> asyncio.Future[O]:
+        """Run one item as part of a batch: its outcome, to be awaited."""
         future: asyncio.Future[O] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._schedule()
-        return await future
+        return future
 
     def _schedule(self) -> None:
         # One turn of the loop later: what becomes ready in the same turn shares the batch.
         if self._free and self._waiting and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
+            asyncio.get_running_loop().call_soon(self._start, context=self._context)
 
     def _start(self) -> None:
         self._scheduled = False

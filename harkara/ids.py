@@ -4,34 +4,78 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
-from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
-#: Random bytes for the next ids: asking the system for each one alone is most of what an id costs.
-_random: deque[bytes] = deque()
+import msgspec
+from asyncpg.pgproto import pgproto
+
+#: Random digits of the next ids, in the groups in which they are shown: asking the system for each id alone is most of
+#: what an id costs.
+_random: list[tuple[str, str, str, str]] = []
 _AT_ONCE = 256
 _BYTES = 10
+_groups = re.compile(r"(...)(.)(...)(.{12}).").findall
+
+#: The variant and two random bits in one digit.
+_VARIANT = {f"{digit:x}": "89ab"[digit >> 2] for digit in range(16)}
+
+#: Of the 74 bits that are no time, what `uuid7_beside` takes for the order: the neighbour's time without its last bits.
+#: 54 bits stay to tell a million apart that lie beside the same neighbours.
+_ORDER_BITS, _ORDER_DROPPED, _HASHED_BITS = 20, 8, 54
 
 os.register_at_fork(after_in_child=_random.clear)
 
 
+#: An id as text, without Python's own formatting: a third of the cost, several times a request.
+text_of: Callable[[UUID], str] = msgspec.to_builtins
+
+#: The id that a text names: the driver's own kind of UUID, an eighth of the cost, ten times a message. Raises
+#: ValueError if it names none.
+id_of: Callable[[str], UUID] = pgproto.UUID
+
+
 def uuid7(at: datetime | None = None) -> UUID:
     """A new UUIDv7 whose time is `at` (aware; now if not given), with 74 random bits."""
+    return msgspec.convert(uuid7_text(at), UUID)  # three times as fast as UUID's own __init__
+
+
+def uuid7_text(at: datetime | None = None) -> str:
+    """The same as text."""
     try:
-        random = _random.pop()
+        a, b, c, d = _random.pop()
     except IndexError:
-        fresh = os.urandom(_AT_ONCE * _BYTES)
-        _random.extend(fresh[place : place + _BYTES] for place in range(_BYTES, len(fresh), _BYTES))
-        random = fresh[:_BYTES]
-    return _assemble(_milliseconds(at), int.from_bytes(random, "big"))
+        (a, b, c, d), *others = _groups(os.urandom(_AT_ONCE * _BYTES).hex())
+        _random.extend(others)
+    begin = f"{_milliseconds(at) & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{begin[:8]}-{begin[8:]}-7{a}-{_VARIANT[b]}{c}-{d}"
 
 
 def uuid7_for(at: datetime, *parts: str) -> UUID:
     """The UUIDv7 that always comes out for this instant and these parts: what makes a redelivery hit the same row."""
-    digest = hashlib.blake2b("\x00".join(parts).encode(), digest_size=10).digest()
-    return _assemble(_milliseconds(at), int.from_bytes(digest, "big"))
+    return _assemble(_milliseconds(at), _digest(parts))
+
+
+def uuid7_beside(neighbour: UUID, at: datetime, *parts: str) -> UUID:
+    """The same, but those of one instant sort as the UUIDv7s they are made for do, by and large (quarters of a second).
+
+    Rows that are written and changed together then lie together in every index by id, instead of a page for each.
+    """
+    order = neighbour.int >> (80 + _ORDER_DROPPED) & (1 << _ORDER_BITS) - 1
+    return _assemble(_milliseconds(at), order << _HASHED_BITS | _digest(parts) & (1 << _HASHED_BITS) - 1)
+
+
+def uuid7_near(neighbour: UUID, at: datetime) -> UUID:
+    """A new UUIDv7 whose time is `at`. Those of one instant sort as those of one instant do that they are made for."""
+    fresh = uuid7_text(at)
+    return id_of(fresh[:15] + text_of(neighbour)[15:22] + fresh[22:])
+
+
+def _digest(parts: tuple[str, ...]) -> int:
+    return int.from_bytes(hashlib.blake2b("\x00".join(parts).encode(), digest_size=10).digest(), "big")
 
 
 def time_of(id_: UUID) -> datetime:

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from dotenv import dotenv_values
 
+from harkara.nkeys import AccountKey, BadSeed
+from harkara.schemas.base import TENANT
+from harkara.wording import misfit
+
 #: Secrets shorter than this are refused: a HS256 key should have at least 256 bits (RFC 7518, section 3.2).
 MIN_SECRET_BYTES = 32
+
+#: Keys that are rotated out are few, and soon gone.
+MOST_PREVIOUS_KEYS = 4
+
+#: Tenants that metrics may tell apart.
+MOST_MEASURED = 50
+
+#: Where OpenTelemetry's own settings say that traces go to.
+OTLP = ("otel_exporter_otlp_endpoint", "otel_exporter_otlp_traces_endpoint")
+
+#: A chain of proxies is short.
+MOST_PROXIES = 16
+
+
+#: A scheme, a host and perhaps a port, and nothing behind.
+_ORIGIN = re.compile(r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?\Z")
 
 
 class SettingsError(Exception):
@@ -32,16 +55,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The broker, `nats://user:password@host:4222`; several with commas."""
     nats_creds: str = ""
     """Path of a credentials file for the broker, instead of user and password."""
+    nats_partners_url: str = ""
+    """The broker as the user `auth`, which decides on partners; without it none come over NATS."""
+    nats_partners_seed: str = ""
+    """Seed of the account key that signs what partners may do, `SA…`; the broker is configured with its public key."""
     redis_url: str = ""
     """Redis or Valkey: `redis://…`, `rediss://…` or `unix://…`."""
     media_url: str = ""
     """Where media is kept: `file://…` or `s3://bucket?endpoint=…`."""
     whatsapp_gateway_url: str = "http://127.0.0.1:3001"
     """The WhatsApp gateway: the sandbox, or https://graph.facebook.com."""
+    evolution_url: str = ""
+    """The Evolution API of senders with this provider, if it isn't WHATSAPP_GATEWAY_URL."""
+    waha_url: str = ""
+    """The WAHA of senders with this provider, if it isn't WHATSAPP_GATEWAY_URL."""
     public_url: str = "http://127.0.0.1:3000"
     """How the outside reaches the front door."""
     secret_key: str = ""
     """Signs tokens and encrypts stored secrets; at least 32 bytes; required outside development."""
+    trusted_proxies: str = ""
+    """Proxies before the front door: how many, or their addresses and networks with commas; they may say who asks."""
+    cors_origins: str = ""
+    """Whose pages may call the API from a browser: origins such as https://app.example with commas, or `*` alone."""
+    secret_key_previous: str = ""
+    """Earlier SECRET_KEYs, the newest first, with commas: what was signed and encrypted with them is still good."""
     environment: str = "production"
     """`production` or `development`."""
     stripe_api_key: str = ""
@@ -52,14 +89,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Signs Stripe's webhooks."""
     supabase_jwt_secret: str = ""
     """If set, Supabase Auth tokens signed with it are accepted."""
+    supabase_url: str = ""
+    """The Supabase project's address; if set, its tokens must name it as their issuer."""
     sentry_dsn: str = ""
     """Where errors are reported."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     log_json: bool = False
     """One JSON object a log line, instead of text."""
+    metrics_port: int = 0
+    """Where an actor's process tells its figures to Prometheus (`/metrics`); 0 is nowhere. A front door always does."""
+    metrics_host: str = "127.0.0.1"
+    """The address that METRICS_PORT listens on."""
+    metrics_tenants: str = ""
+    """Tenants whose messages are counted by tenant too, with commas. Each is a label value: name few."""
+    otel_exporter_otlp_endpoint: str = ""
+    """An OpenTelemetry collector (OTLP over HTTP) that takes traces; without it nothing is traced."""
+    otel_exporter_otlp_traces_endpoint: str = ""
+    """The same, as the whole address for traces."""
+    unknown_wait_s: float = 600
+    """How long a message in doubt waits for a receipt before one that may arrive twice is sent once more."""
     speed: float = 1.0
     """Step delays are divided by this; only demos and tests have another than 1."""
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """SECRET_KEY and those before it, the newest first."""
+        return (self.secret_key, *(key.strip() for key in self.secret_key_previous.split(",") if key.strip()))
+
+    @property
+    def measured_tenants(self) -> tuple[str, ...]:
+        """Those that METRICS_TENANTS names."""
+        return tuple(one.strip() for one in self.metrics_tenants.split(",") if one.strip())
 
     def __repr__(self) -> str:
         """Which are set, without the texts: URLs hold passwords."""
@@ -85,7 +146,9 @@ def load(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = None
         try:
             values[name] = msgspec.convert(value, hints[name], strict=False)
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{name.upper()}: {error} (it is {value!r})") from None
+            raise SettingsError(
+                f"{name.upper()}: {misfit(error, hints[name], as_text=True)[1]} (it is {value!r})"
+            ) from None
     settings = Settings(**values)
     _check(settings)
     return settings
@@ -96,15 +159,92 @@ def _check(settings: Settings) -> None:
         raise SettingsError("CONNECTION_POOL: must be 2 or more")
     if not 0 < settings.speed < math.inf:
         raise SettingsError("SPEED: must be a number greater than 0")
+    if not 1 <= settings.unknown_wait_s <= 86400:
+        raise SettingsError("UNKNOWN_WAIT_S: must be from 1 to 86400 seconds")
     if settings.environment not in {"production", "development"}:
         raise SettingsError("ENVIRONMENT: must be `production` or `development`")
     if settings.log_level.upper() not in {"TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
         raise SettingsError("LOG_LEVEL: must be DEBUG, INFO, WARNING or ERROR")
-    if settings.secret_key and len(settings.secret_key.encode()) < MIN_SECRET_BYTES:
-        raise SettingsError(f"SECRET_KEY: must have at least {MIN_SECRET_BYTES} bytes")
-    for name in ("whatsapp_gateway_url", "public_url"):
+    if not 0 <= settings.metrics_port <= 65535:
+        raise SettingsError("METRICS_PORT: must be from 0 to 65535")
+    _check_brokers("NATS_URL", settings.nats_url)
+    _check_brokers("NATS_PARTNERS_URL", settings.nats_partners_url)
+    _check_measured(settings.measured_tenants)
+    _check_secrets(settings)
+    _check_partners(settings)
+    _check_proxies(settings.trusted_proxies.strip())
+    _check_origins([one.strip() for one in settings.cors_origins.split(",") if one.strip()])
+    for name in ("whatsapp_gateway_url", "public_url", "supabase_url", "evolution_url", "waha_url", *OTLP):
+        if name in ("supabase_url", "evolution_url", "waha_url", *OTLP) and not getattr(settings, name):
+            continue
         if not getattr(settings, name).startswith(("http://", "https://")):
             raise SettingsError(f"{name.upper()}: must start with http:// or https://")
+
+
+def _check_brokers(name: str, url: str) -> None:
+    for one in filter(None, (one.strip() for one in url.split(","))):
+        try:
+            parts = urlsplit(one if "://" in one else f"nats://{one}")
+            there = parts.hostname and (parts.port or True)
+        except ValueError:
+            there = False
+        if not there:
+            raise SettingsError(f"{name}: must look like nats://user:password@host:4222, several with commas")
+
+
+def _check_measured(tenants: Sequence[str]) -> None:
+    if len(tenants) > MOST_MEASURED:
+        raise SettingsError(f"METRICS_TENANTS: at most {MOST_MEASURED}: each makes every metric of messages larger")
+    for tenant in tenants:
+        if not TENANT.fullmatch(tenant):
+            raise SettingsError(f"METRICS_TENANTS: {tenant} is not the id of a tenant")
+
+
+def _check_secrets(settings: Settings) -> None:
+    newest, *previous = settings.secret_keys
+    named = [("SECRET_KEY", newest), ("SUPABASE_JWT_SECRET", settings.supabase_jwt_secret)]
+    for name, secret in [*named, *(("SECRET_KEY_PREVIOUS", key) for key in previous)]:
+        if secret and len(secret.encode()) < MIN_SECRET_BYTES:
+            raise SettingsError(f"{name}: must have at least {MIN_SECRET_BYTES} bytes")
+    if len(previous) > MOST_PREVIOUS_KEYS:
+        raise SettingsError(
+            f"SECRET_KEY_PREVIOUS: at most {MOST_PREVIOUS_KEYS} keys; `harkara reseal` lets old ones go"
+        )
+    if newest in previous:
+        raise SettingsError("SECRET_KEY_PREVIOUS: must not hold SECRET_KEY itself: name those before it")
+
+
+def _check_partners(settings: Settings) -> None:
+    if bool(settings.nats_partners_url) != bool(settings.nats_partners_seed):
+        missing = "NATS_PARTNERS_SEED" if settings.nats_partners_url else "NATS_PARTNERS_URL"
+        raise SettingsError(f"{missing}: is missing; partners need both NATS_PARTNERS_URL and NATS_PARTNERS_SEED")
+    if settings.nats_partners_seed:
+        try:
+            AccountKey.of_seed(settings.nats_partners_seed)
+        except BadSeed as error:
+            raise SettingsError(f"NATS_PARTNERS_SEED: {error}") from None
+
+
+def _check_proxies(text: str) -> None:
+    if not text or (text.isdecimal() and int(text) <= MOST_PROXIES):
+        return
+    try:
+        for one in text.split(","):
+            ip_network(one.strip())
+        if text.isdecimal():
+            raise ValueError(text)
+    except ValueError:
+        raise SettingsError(
+            f"TRUSTED_PROXIES: must be a number up to {MOST_PROXIES}, or addresses and networks such as 10.0.0.0/8"
+        ) from None
+
+
+def _check_origins(origins: list[str]) -> None:
+    if "*" in origins and len(origins) > 1:
+        raise SettingsError("CORS_ORIGINS: `*` stands alone: it already means every origin")
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.match(origin):
+            raise SettingsError(f"CORS_ORIGINS: {origin} is not an origin: it should look like https://app.example")
 
 
 def require(settings: Settings, *names: str) -> None:

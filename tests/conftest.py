@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
-from support import Database, NewTenant, quick_directory
+from support import Database, NewTenant, Tell, quick_directory
 
 from harkara.embedded.stack import Stack, Urls
 from harkara.ids import uuid7
 from harkara.storage.migrate import bootstrap, migrate
 from harkara.storage.storage import Storage
+
+#: Files here take minutes each. Were one of them begun last, all other processes would wait for it.
+BEGUN_FIRST = ("tests/chaos/", "tests/live/test_processes.py", "tests/live/situations/")
+
+#: Under this name a report carries what its test told, from whichever process ran it.
+TOLD = "told"
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start be interrupted: what a shell runs in the background is told to ignore Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Otherwise the order stays as it was drawn."""
+    items.sort(key=lambda item: not item.nodeid.startswith(BEGUN_FIRST))
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """Notes a line that is shown at the end, whether or not the test fails: a seed, a count, a measurement."""
+    return lambda text: request.node.user_properties.append((TOLD, text))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what the tests told."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    told = [
+        f"{report.nodeid}: {text}"
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, text in report.user_properties
+        if name == TOLD
+    ]
+    if told:
+        terminalreporter.section("what was seen")
+        terminalreporter.write_line("\n".join(told))
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +119,19 @@ def new_tenant(storage: Storage) -> NewTenant:
         return tenant
 
     return make
+
+
+@pytest.fixture
+async def owner(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """The owner of the session's database, connected to it."""
+    connection = await asyncpg.connect(database.owner_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def admin(stack: Urls, database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """The superuser, connected to the session's database."""
+    connection = await asyncpg.connect(stack.database("postgres", "harkara"))
+    yield connection
+    await connection.close()

@@ -6,11 +6,19 @@ import asyncio
 import inspect
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, overload
+from uuid import uuid4
 
+import asyncpg
 from msgspec import Struct
+
+T = TypeVar("T")
+
+#: Notes a line that is shown at the end, whether or not the test fails.
+Tell = Callable[[str], None]
 
 #: Makes a tenant that no other test knows, and gives its id.
 NewTenant = Callable[[], Awaitable[str]]
@@ -29,12 +37,38 @@ class Database(Struct, frozen=True, kw_only=True):
 NewDatabase = Callable[[], Awaitable[Database]]
 
 
+class Asked(Protocol):
+    """What is asked for rows: a connection, or a pool of them."""
+
+    def fetchrow(self, query: str, *args: object) -> Awaitable[asyncpg.Record | None]:
+        """The first row, or none."""
+
+
+async def one_row(con: Asked, query: str, *values: object) -> asyncpg.Record:
+    """The first row of a query that must give one."""
+    row = await con.fetchrow(query, *values)
+    assert row is not None, f"no row: {query}"
+    return row
+
+
+@overload
+def until(
+    predicate: Callable[[], Awaitable[T | None]], description: str, timeout: float = ..., every: float = ...
+) -> Coroutine[Any, Any, T]: ...
+
+
+@overload
+def until(
+    predicate: Callable[[], T | None], description: str, timeout: float = ..., every: float = ...
+) -> Coroutine[Any, Any, T]: ...
+
+
 async def until(
-    predicate: Callable[[], object | Awaitable[object]],
+    predicate: Callable[[], Any],
     description: str,
-    timeout: float = 10,  # noqa: ASYNC109 - the failure has to carry the description
+    timeout: float = 30,  # noqa: ASYNC109 - the failure has to carry the description
     every: float = 0.02,
-) -> object:
+) -> Any:
     """Waits until `predicate` (plain or async) gives something true, and returns that.
 
     Fails the test with `description` after `timeout` seconds. The predicate is asked every `every` seconds.
@@ -58,3 +92,9 @@ def quick_directory() -> Iterator[Path]:
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30
     with tempfile.TemporaryDirectory(prefix="harkara-", dir=memory if roomy else None) as directory:
         yield Path(directory)
+
+
+def an_invoice(contact_id: str, **more: Any) -> dict[str, Any]:
+    """The body of a new invoice of this contact; nobody has its number."""
+    body = {"number": f"INV-{uuid4().hex[:12]}", "amount": 123450, "currency": "INR", "due_at": "2026-12-01T00:00:00Z"}
+    return {"contact_id": contact_id, **body, **more}

@@ -19,9 +19,9 @@ async def test_items_of_one_turn_share_a_batch_and_later_ones_the_next() -> None
         return [item * 10 for item in items]
 
     batcher = Batcher(run)
-    first = [asyncio.create_task(batcher(item)) for item in (1, 2, 3)]
+    first = [batcher(item) for item in (1, 2, 3)]
     await entered.wait()
-    second = [asyncio.create_task(batcher(item)) for item in (4, 5)]
+    second = [batcher(item) for item in (4, 5)]
     await asyncio.sleep(0)
     release.set()
     assert await asyncio.gather(*first, *second) == [10, 20, 30, 40, 50]
@@ -58,8 +58,7 @@ async def test_a_caller_that_left_does_not_hold_up_the_others() -> None:
         return items
 
     batcher = Batcher(run)
-    gone, there = asyncio.create_task(batcher(1)), asyncio.create_task(batcher(2))
-    await asyncio.sleep(0)
+    gone, there = batcher(1), batcher(2)
     gone.cancel()
     assert await there == 2
     with pytest.raises(asyncio.CancelledError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from uuid import uuid4
 
 import pytest
 
-from harkara.ids import time_of, uuid7, uuid7_for
+from harkara.ids import time_of, uuid7, uuid7_beside, uuid7_for, uuid7_near
 
 AT = datetime(2026, 3, 1, 12, 30, 15, 123000, tzinfo=UTC)
 
@@ -61,3 +62,38 @@ def test_another_cause_gives_another_id(parts: tuple[str, ...]) -> None:
 
 def test_another_instant_gives_another_id() -> None:
     assert uuid7_for(AT, "acme") != uuid7_for(AT + timedelta(milliseconds=1), "acme")
+
+
+def test_ids_made_beside_others_sort_as_those_do() -> None:
+    neighbours = [uuid7(AT + timedelta(seconds=step)) for step in range(100)]
+    made = [uuid7_beside(one, AT, "bulk", str(one)) for one in neighbours]
+    assert sorted(made) == made
+    assert all((one.version, one.variant, time_of(one)) == (7, "specified in RFC 4122", AT) for one in made)
+    assert made == [uuid7_beside(one, AT, "bulk", str(one)) for one in neighbours]
+
+
+def test_ids_made_beside_the_same_neighbour_differ_by_their_cause() -> None:
+    neighbour = uuid7(AT)
+    assert len({uuid7_beside(neighbour, AT, str(one)) for one in range(10_000)}) == 10_000
+
+
+def test_what_every_release_makes_of_a_cause_beside_a_neighbour() -> None:
+    neighbour = uuid7_for(AT, "contact")
+    assert str(uuid7_beside(neighbour, AT, "acme", "1")) == "019ca960-bc53-7960-af10-5f8b6cfa9ade"
+
+
+def test_new_ids_near_those_of_a_bulk_sort_as_those_do() -> None:
+    contacts = [uuid7(AT + timedelta(seconds=step)) for step in range(100)]
+    enrollments = [uuid7_beside(one, AT, "bulk", str(one)) for one in contacts]
+    later = AT + timedelta(days=1)
+    made = [uuid7_near(one, later) for one in enrollments]
+    assert sorted(made) == made
+    assert all((one.version, one.variant, time_of(one)) == (7, "specified in RFC 4122", later) for one in made)
+
+
+def test_new_ids_near_the_same_one_differ() -> None:
+    assert len({uuid7_near(uuid4(), AT) for _ in range(100)}) == 100
+    neighbour = uuid4()
+    made = {uuid7_near(neighbour, AT) for _ in range(10_000)}
+    assert len(made) == 10_000
+    assert {one.version for one in made} == {7}

@@ -27,6 +27,17 @@ def test_help_lists_every_word() -> None:
     assert listed == ["demo", "up", "test", "lint", "bench", "chaos", "setup", "lock", "help"]
 
 
+def test_every_test_that_takes_minutes_is_run_by_make_chaos() -> None:
+    told = re.search(r"^chaos:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert told
+    places = [ROOT / place for place in re.findall(r"tests/\S+", told[1])]
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark.long" in path.read_text()]
+    assert len(marked) > 5
+    assert [path.name for path in marked if not any(path.is_relative_to(place) for place in places)] == [
+        Path(__file__).name
+    ]
+
+
 def test_ci_runs_what_a_user_runs() -> None:
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("exec make test")
 
@@ -40,7 +51,7 @@ def test_without_a_python_that_will_do_setup_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "Makefile", "pyproject.toml"])
+@pytest.mark.parametrize("name", ["constraints.txt", "Makefile", "pyproject.toml", "bench/rivals/requirements.txt"])
 def test_no_file_names_a_package_host(name: str) -> None:
     assert "://" not in (ROOT / name).read_text()
 

@@ -122,3 +122,43 @@ def test_settings_shown_by_mistake_show_no_secret() -> None:
     assert "hunter2" not in shown
     assert SECRET not in shown
     assert "connection_pool" in shown
+
+
+OLD, NEW = "an old secret of thirty-two bytes or more", "n" * 40
+
+
+def test_earlier_keys_follow_the_newest_one() -> None:
+    settings = load({"SECRET_KEY": NEW, "SECRET_KEY_PREVIOUS": f" {OLD} ,, {'y' * 32}"})
+    assert settings.secret_keys == (NEW, OLD, "y" * 32)
+    assert load({"SECRET_KEY": NEW}).secret_keys == (NEW,)
+    assert OLD not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("SECRET_KEY_PREVIOUS", "short"),
+        ("SECRET_KEY_PREVIOUS", f"{OLD},short"),
+        ("SECRET_KEY_PREVIOUS", ",".join(f"{number}{'k' * 40}" for number in range(5))),
+        ("SECRET_KEY_PREVIOUS", NEW),
+        ("SUPABASE_JWT_SECRET", "short"),
+        ("SUPABASE_URL", "abcdefghijkl.supabase.co"),
+    ],
+)
+def test_keys_that_are_none_stop_the_start_without_being_told(setting: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=setting) as told:
+        load({"SECRET_KEY": NEW, setting: text})
+    assert NEW not in str(told.value)
+    assert OLD not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["NATS_URL", "NATS_PARTNERS_URL"])
+@pytest.mark.parametrize("url", ["nats://h:x", "nats://", "nats://h:4222,h:70000"])
+def test_an_address_of_a_broker_that_is_none_is_refused(name: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: must look like nats://user:password@host:4222"):
+        load({name: url})
+
+
+@pytest.mark.parametrize("url", ["h", "h:4222", "nats://u:p@h", "tls://[::1]:4222, nats://h:4223", "ws://h:8080"])
+def test_addresses_of_brokers(url: str) -> None:
+    assert load({"NATS_URL": url}).nats_url == url

@@ -33,6 +33,20 @@ def test_another_key_does_not_open_it_and_says_what_to_do() -> None:
         Vault(KEY + ".").open(Vault(KEY).seal("token"))
 
 
+def test_what_an_earlier_key_sealed_opens_and_is_sealed_anew_with_the_newest() -> None:
+    sealed = Vault(KEY).seal("token")
+    rotated = Vault("a newer secret of thirty-two bytes, or more", KEY)
+    assert rotated.open(sealed) == "token"
+    resealed = rotated.resealed(sealed)
+    assert Vault("a newer secret of thirty-two bytes, or more").open(resealed) == "token"
+    assert rotated.resealed(resealed) is None
+    assert rotated.resealed(None) is None
+    with pytest.raises(ValueError, match="another SECRET_KEY"):
+        Vault(KEY).open(rotated.seal("token"))
+    with pytest.raises(ValueError, match="another SECRET_KEY"):
+        rotated.resealed(Vault(KEY + ".").seal("token"))
+
+
 def test_what_was_changed_is_noticed() -> None:
     vault = Vault(KEY)
     sealed = vault.seal("token") or b""

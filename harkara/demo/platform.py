@@ -6,16 +6,19 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 
 from harkara.demo.errors import DemoError
+from harkara.embedded.directory import DataDirectory
+from harkara.embedded.errors import StackError
+from harkara.embedded.ports import free_ports
 from harkara.embedded.process import Child
 from harkara.settings import Settings
 
@@ -39,7 +42,7 @@ class Platform:
         self.directory = Path(tempfile.mkdtemp(prefix="harkara-demo-"))
         self.started_in = timedelta()
         self._speed, self._keep = speed, keep
-        self._door, self._gateway = _free_ports(2)
+        self._door, self._gateway = free_ports(2)
         self._lock = -1
         self._child: Child | None = None
 
@@ -81,7 +84,20 @@ class Platform:
             os.close(self._lock)
             self._lock = -1
         if not self._keep:
+            with suppress(StackError, OSError):
+                await self._let_go()
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def _let_go(self) -> None:
+        """Wait until the last server has ended: they outlive a platform that was killed by a moment, and write."""
+        data = DataDirectory(self.directory / "data", least_free=0)
+        await data.open()
+        data.close()
+
+    def hurry(self) -> None:
+        """Have it end at once. What it made is taken away by `stop` all the same."""
+        if self._child is not None:
+            self._child.kill()
 
     def _spawn(self) -> None:
         self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -133,15 +149,3 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
 def _last_line(output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
     return lines[-1].removeprefix("harkara: ") if lines else "it said nothing"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -56,6 +56,11 @@ class Progress:
         return len(self.enrolled) - len(self.ended)
 
     @property
+    def completed(self) -> int:
+        """Enrolments that got every step."""
+        return sum(how == "completed" for how in self.ended.values())
+
+    @property
     def complete(self) -> bool:
         """Whether every enrolment has come to its end."""
         return self.expected is not None and len(self.ended) >= self.expected == len(self.enrolled)
@@ -65,8 +70,13 @@ class Progress:
         self._started = self.heard_at = time.monotonic()
 
     def look(self, funnel: Funnel) -> None:
-        """Take note of how many have fallen due: the feed tells only of those that have left."""
-        self._due = [step.due + step.sent + step.failed + step.suppressed + step.unknown for step in funnel.steps]
+        """Take note of how many have fallen due: the feed tells only of those that have left.
+
+        What has fallen due stays so, though a message that leaves just while the funnel counts is missed there, and one
+        of whoever is stopped before its turn is no more.
+        """
+        now = [step.due + step.sent + step.failed + step.suppressed + step.unknown for step in funnel.steps]
+        self._due = [max(*both) for both in zip(self._due, now, strict=True)]
 
     def take(self, event: Event) -> None:
         """Count one event."""

@@ -23,9 +23,9 @@ def told(what: str, detail: str = "") -> Text:
 
 def imported(result: Imported) -> RenderableType:
     """What the import took and what it refused, row by row."""
-    line = told(
-        f"{result.created} contacts imported from contacts.csv", f"{result.duplicates} repeated number left out"
-    )
+    bad, repeated = len(result.errors), result.duplicates
+    left_out = f"left out: {bad} bad row{'s'[: bad != 1]} and {repeated} repeated number{'s'[: repeated != 1]}"
+    line = told(f"{result.created} contacts imported from contacts.csv", left_out)
     rows = Table.grid(padding=(0, 2))
     for error in result.errors:
         rows.add_row("   ", Text(f"row {error.row}", style="yellow"), error.path, Text(error.message, style="dim"))

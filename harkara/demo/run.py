@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from harkara import printing
 from harkara.demo import report
 from harkara.demo.client import connect
 from harkara.demo.errors import DemoError
@@ -22,40 +23,41 @@ from harkara.demo.story import Story
 #: Exit statuses: something fell short, somebody stopped us.
 SHORT, STOPPED = 1, 130
 
-#: Where nobody watches, lines are this long.
-LOG_WIDTH = 120
-
 
 async def run_demo(*, speed: float, keep: bool) -> int:
     """Run the demo and show it. Returns the exit status: 0 if every message and every contact is accounted for."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
-    with _stoppable() as stopped:
+    screen = printing.console()
+    platform = Platform(speed=speed, keep=keep)
+    with _stoppable(platform) as stopped:
         try:
-            return await run_on(Platform(speed=speed, keep=keep), console, speed)
+            return await run_on(platform, screen, speed)
         except DemoError as error:
-            console.print(Text(f"✗ {error}", style="bold red"))
+            screen.print(Text(f"✗ {error}", style="bold red"))
             return SHORT
         except asyncio.CancelledError:
             if not stopped:
                 raise
-            console.print(Text("stopped; nothing is left running", style="bold"))
+            screen.print(Text("stopped; nothing is left running", style="bold"))
             return STOPPED
 
 
 @contextmanager
-def _stoppable() -> Generator[list[int]]:
-    """Ctrl-C and SIGTERM cancel the demo, so that it takes its platform down. A second one doesn't wait for that."""
+def _stoppable(platform: Platform) -> Generator[list[int]]:
+    """Ctrl-C and SIGTERM cancel the demo, so that it takes its platform down and what it has made away.
+
+    A second one doesn't wait for the platform to finish what it has begun, a third one for nothing.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     seen: list[int] = []
 
     def stop(number: int) -> None:
-        if seen:
-            signal.raise_signal(signal.SIGKILL)  # the platform dies with us
         seen.append(number)
-        if task is not None:
+        if len(seen) == 1 and task is not None:
             task.cancel()
+        elif len(seen) == 2:
+            platform.hurry()
+        else:
+            signal.raise_signal(signal.SIGKILL)  # the platform dies with us
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:

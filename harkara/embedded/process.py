@@ -103,9 +103,13 @@ class Child:
             except TimeoutError:
                 continue
             return
+        self.kill()
+        await self.exited()
+
+    def kill(self) -> None:
+        """Ends it at once, and what it has started besides our own servers, which follow it."""
         if self.status is None:
             os.killpg(self.process.pid, signal.SIGKILL)  # its session is its group
-        await self.exited()
 
     def _signal(self, signum: signal.Signals) -> None:
         if self.status is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote, urlsplit
@@ -11,9 +11,11 @@ from urllib.parse import quote, urlsplit
 from loguru import logger
 from msgspec import Struct
 
+from harkara.embedded import ports
 from harkara.embedded.directory import LEAST_FREE, DataDirectory
 from harkara.embedded.errors import StackError
-from harkara.embedded.nats import Nats
+from harkara.embedded.nats import PORT_OPTION, WEBSOCKET_OPTION, Nats
+from harkara.embedded.ports import Port
 from harkara.embedded.postgres import Postgres
 from harkara.embedded.supervisor import Server, Supervisor
 from harkara.embedded.valkey import Valkey
@@ -26,6 +28,7 @@ class Ports(Struct, frozen=True, kw_only=True):
 
     nats: int = 0
     nats_monitor: int = 0
+    nats_websocket: int = 0
 
 
 class Urls(Struct, frozen=True, kw_only=True):
@@ -38,6 +41,10 @@ class Urls(Struct, frozen=True, kw_only=True):
     redis: str
     #: The broker's monitoring page; empty if the broker is not ours.
     nats_monitor: str = ""
+    #: Where partners come over WebSocket, and what decides on partners: empty if the broker is not ours.
+    nats_websocket: str = ""
+    nats_partners: str = ""
+    nats_partners_seed: str = ""
 
     def database(self, user: str, name: str) -> str:
         """The same database server, for another user and database; the password is kept only for the same user."""
@@ -60,13 +67,23 @@ class Stack:
         data: Path,
         *,
         nats_port: int = 0,
+        nats_websocket_port: int = 0,
         database_url: str = "",
         nats_url: str = "",
         redis_url: str = "",
         least_free: int = LEAST_FREE,
+        beside: Sequence[Callable[[DataDirectory], Server]] = (),
+        also_asked: Sequence[Port] = (),
     ) -> None:
+        """`beside` are more servers on this directory, started and kept running like the others.
+
+        A taken port refuses the start before anything is made; `also_asked` are those of whatever comes after it.
+        """
         self._directory = DataDirectory(data, least_free)
-        self._nats_port = nats_port
+        self._nats_ports = (nats_port, nats_websocket_port)
+        own = () if nats_url else (Port(PORT_OPTION, nats_port), Port(WEBSOCKET_OPTION, nats_websocket_port))
+        self._asked = (*own, *also_asked)
+        self._beside = beside
         self._given = Urls(database_admin=database_url, nats=nats_url, redis=redis_url)
         self._supervisors: dict[str, Supervisor] = {}
         self._ports = Ports()
@@ -87,7 +104,11 @@ class Stack:
         if self._urls is not None:
             return self._urls
         try:
+            # What is there may be in use by a running stack, or by servers of an earlier one, on the same ports.
+            if not self._directory.path.exists():
+                self._check_ports()
             await self._directory.open()
+            self._check_ports()
             self._urls = await self._start_servers()
         except OSError as error:
             await self.stop()
@@ -96,12 +117,6 @@ class Stack:
             await self.stop()
             raise
         return self._urls
-
-    async def supervise(self, make: Callable[[DataDirectory], Server]) -> None:
-        """Starts one more server on this directory and keeps it running like the others. Raises StackError."""
-        server = make(self._directory)
-        supervisor = self._supervisors[server.name] = Supervisor(server)
-        await supervisor.start()
 
     async def stop(self) -> None:
         """Stops the servers, each within some seconds. Does nothing if none runs."""
@@ -118,15 +133,19 @@ class Stack:
     ) -> None:
         await self.stop()
 
+    def _check_ports(self) -> None:
+        ports.check_all(self._asked)
+
     async def _start_servers(self) -> Urls:
-        nats = None if self._given.nats else Nats(self._directory, self._nats_port)
+        nats = None if self._given.nats else Nats(self._directory, *self._nats_ports)
         postgres = None if self._given.database_admin else Postgres(self._directory)
         valkey = None if self._given.redis else Valkey(self._directory)
-        servers = [server for server in (nats, postgres, valkey) if server is not None]
+        servers: list[Server] = [server for server in (nats, postgres, valkey) if server is not None]
+        servers += [make(self._directory) for make in self._beside]
         self._supervisors = {server.name: Supervisor(server) for server in servers}
         await _all_or_first_error(list(self._supervisors.values()))
         if nats:
-            self._ports = Ports(nats=nats.port, nats_monitor=nats.monitor_port)
+            self._ports = Ports(nats=nats.port, nats_monitor=nats.monitor_port, nats_websocket=nats.websocket_port)
         for name, pid in self.pids.items():
             logger.bind(server=name, pid=pid).debug("{} runs", name)
         return Urls(
@@ -134,6 +153,9 @@ class Stack:
             nats=nats.url if nats else self._given.nats,
             redis=valkey.url if valkey else self._given.redis,
             nats_monitor=nats.monitor_url if nats else "",
+            nats_websocket=nats.websocket_url if nats else "",
+            nats_partners=nats.partners_url if nats else "",
+            nats_partners_seed=nats.partners_seed if nats else "",
         )
 
 

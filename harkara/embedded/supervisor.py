@@ -18,6 +18,7 @@ START_LIMIT = timedelta(seconds=120)
 
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=5)
+_LASTING = timedelta(seconds=1)  # what keeps it from starting and is gone before pauses are so long alarms nobody
 _CHECK = timedelta(seconds=2)
 _STEADY = timedelta(seconds=10)  # one that ran so long starts again with the first pause
 
@@ -134,7 +135,8 @@ class Supervisor:
                 await self._start_once()
             except (StackError, OSError) as error:
                 pause = min(pause * 2, _LONGEST_PAUSE)
-                self._log.error("{}; trying again in {:.1f} s", error, pause.total_seconds())
+                level = "ERROR" if pause >= _LASTING else "WARNING"
+                self._log.log(level, "{}; trying again in {:.1f} s", error, pause.total_seconds())
             else:
                 self._log.info("{} runs again", self._server.name)
                 return

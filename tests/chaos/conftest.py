@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from chaos.harness import Platform, running
-from support import quick_directory
+from support import Tell, quick_directory
 
 #: All kinds of faults at the gateway, each at its rate.
 WEATHER: list[dict[str, Any]] = [
@@ -30,22 +30,9 @@ WEATHER: list[dict[str, Any]] = [
     {"kind": "webhook_reordered", "rate": 0.05, "delay_ms": 700},
 ]
 
-Tell = Callable[[str], None]
-
 #: 24 hours become this many seconds.
 DAY_S = 6.0
 SPEED = 24 * 3600 / DAY_S
-
-
-@pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Tell:
-    """Prints a line that is seen whether or not the test fails."""
-
-    def line(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{request.node.name}: {text}", end="", flush=True)
-
-    return line
 
 
 @pytest.fixture

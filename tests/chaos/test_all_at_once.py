@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from chaos.books import Campaign, begin
-from chaos.conftest import Tell
 from chaos.harness import CHILDREN, Platform
+from support import Tell
 
 CONTACTS = 2000
 KILLS = 25
@@ -49,7 +49,7 @@ async def kill_anything(platform: Platform, dice: random.Random, tell: Tell) -> 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 async def test_everything_at_once(
     platform: Platform, weather: list[dict[str, Any]], dice: random.Random, tell: Tell
 ) -> None:
@@ -66,7 +66,7 @@ async def test_everything_at_once(
     await asyncio.gather(pausing, return_exceptions=True)
     status, answer = await campaign.tenant.patiently("POST", f"/campaigns/{campaign.id}/resume")
     assert status in (200, 409), answer
-    books = await campaign.until_closed(200)
+    books = await campaign.until_closed(400)
     tell(f"{KILLS} kills: {books.line()}")
     campaign.check(books)
     campaign.check_that_stop_wins(books)

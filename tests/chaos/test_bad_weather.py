@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from chaos.books import begin
-from chaos.conftest import Tell
 from chaos.harness import Platform
+from support import Tell
 
 CONTACTS = 600
 MPS = 200
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 async def test_every_step_is_sent_at_most_once_and_every_fate_is_known(
     standing: Platform, weather: list[dict[str, Any]], tell: Tell
 ) -> None:

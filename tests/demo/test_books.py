@@ -11,7 +11,7 @@ import msgspec
 from harkara.demo.books import Books
 from harkara.demo.client import Accepted
 from harkara.ids import uuid7
-from harkara.schemas.api import ConsentShown, ContactShown, EnrollmentShown, MessageShown
+from harkara.schemas.api import ConsentShown, ContactShown, EnrollmentShown, EnrollmentStatus, MessageShown
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANNA = uuid7()
@@ -22,6 +22,7 @@ def contact(id_: UUID = ANNA, *, consents: bool = True) -> ContactShown:
         id=id_,
         name="Anna",
         phone="+12025550123",
+        wa_user_id=None,
         locale=None,
         timezone=None,
         attributes={},
@@ -29,16 +30,20 @@ def contact(id_: UUID = ANNA, *, consents: bool = True) -> ContactShown:
         consent=ConsentShown(source="import", at=NOW, categories=[]) if consents else None,
         opted_out_at=None,
         opted_out_reason=None,
+        opt_outs=[],
+        marketing_rests_until=None,
         created_at=NOW,
         updated_at=NOW,
     )
 
 
-def enrollment(status: str = "completed", reason: str | None = None) -> EnrollmentShown:
+def enrollment(status: EnrollmentStatus = "completed", reason: str | None = None) -> EnrollmentShown:
     return EnrollmentShown(
         id=uuid7(),
         campaign_id=uuid7(),
+        version_id=uuid7(),
         contact_id=ANNA,
+        run=1,
         status=status,
         stopped_reason=reason,
         current_step=3,
@@ -47,6 +52,8 @@ def enrollment(status: str = "completed", reason: str | None = None) -> Enrollme
         next_step_scheduled_at=None,
         last_step_at=NOW,
         finished_at=NOW,
+        goal_at=None,
+        invoice_id=None,
     )
 
 

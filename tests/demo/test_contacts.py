@@ -13,7 +13,8 @@ from itertools import chain
 import phonenumbers
 
 from harkara.demo.script import ANSWERS, CONTACTS, SHOWN, STEPS
-from harkara.http.contact_rows import Batch, ContactRow, batches
+from harkara.importing.reading import Reader
+from harkara.importing.rows import Batch, ContactRow, Meaning, batch
 from harkara.templating import check_complete, compiled, variables
 
 #: What regulators keep for films and books: North America, Germany (two networks), Sweden.
@@ -22,19 +23,20 @@ FICTION = re.compile(r"^\+(1\d{3}55501\d\d|4917139200\d\d|4917604069\d{3}|467017
 TEXT = CONTACTS.read_text("utf-8")
 
 
-def read() -> list[Batch]:
-    return list(batches(io.StringIO(TEXT), None, datetime.now(UTC), 1000))
+def read() -> Batch:
+    reader = Reader(io.BytesIO(CONTACTS.read_bytes()), "utf-8")
+    return batch(reader.rows(), Meaning(reader.columns, None, datetime.now(UTC)))
 
 
 def people() -> list[ContactRow]:
-    return [row for batch in read() for row in batch.rows]
+    return read().rows
 
 
 def test_five_hundred_can_be_imported_and_six_rows_can_not() -> None:
-    (batch,) = read()
-    assert len(batch.rows) == 500
-    assert batch.duplicates == 1
-    assert sorted(error.path for error in batch.errors) == ["consent", "name", "phone", "phone", "timezone"]
+    found = read()
+    assert len(found.rows) == 500
+    assert found.duplicates == 1
+    assert sorted(error.path for error in found.errors) == ["consent", "name", "phone", "phone", "timezone"]
     assert len(list(csv.reader(io.StringIO(TEXT)))) == 1 + 500 + 6
 
 

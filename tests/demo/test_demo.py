@@ -93,10 +93,12 @@ async def command(directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout
+    told: list[bytes] = []
     try:
         async with asyncio.timeout(60):
             while b"are enrolled" not in (line := await process.stdout.readline()):
-                assert line, "the demo ended before its campaign began"
+                told.append(line)
+                assert line, f"the demo ended before its campaign began: {b''.join(told[-20:]).decode()}"
         yield process
     finally:
         if process.returncode is None:
@@ -111,15 +113,15 @@ def left(directory: Path) -> list[Path]:
 
 
 def alive(directory: Path) -> list[str]:
-    """The processes that have something to do with this directory."""
+    """The processes that have something to do with this directory: it is in their command line or environment."""
     found: list[str] = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            words = entry.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            words, environment = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             continue
-        if str(directory) in words:
-            found.append(words)
+        if os.fsencode(directory) in words + environment:
+            found.append(words.replace(b"\0", b" ").decode(errors="replace"))
     return found
 
 
@@ -138,13 +140,29 @@ async def break_off(directory: Path, number: signal.Signals) -> None:
             assert await process.wait() == 130
         assert process.stdout
         assert b"stopped; nothing is left running" in await process.stdout.read()
-        await until(lambda: not alive(directory), "the last of its servers is gone", timeout=5)
+        await until(lambda: not alive(directory), "the last of its servers is gone")
         assert left(directory) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-async def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
-    async with command(tmp_path) as process:
-        process.kill()
-        await process.wait()
-        await until(lambda: not alive(tmp_path), "the platform has followed its demo", timeout=40)
+async def test_broken_off_twice_it_takes_everything_with_it_too() -> None:
+    with quick_directory() as directory:
+        async with command(directory) as process:
+            (platform,) = directory.glob("harkara-demo-*/data/lock")
+            up = int(platform.read_text())
+            os.kill(up, signal.SIGSTOP)  # one that does not come to its end
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(40):
+                assert await process.wait() == 130
+            assert not alive(directory)
+            assert left(directory) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+async def test_killed_it_leaves_no_process() -> None:
+    with quick_directory() as directory:  # a socket's path must be short
+        async with command(directory) as process:
+            process.kill()
+            await process.wait()
+            await until(lambda: not alive(directory), "the platform has followed its demo", timeout=40)

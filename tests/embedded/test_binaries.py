@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,29 @@ async def test_a_postgres_that_cannot_make_clusters_is_passed_over(on_path: Path
     assert (await binaries.postgres(None)).bin != on_path
 
 
+async def test_what_is_taken_from_path_is_told_and_what_the_wheels_brought_is_not(
+    on_path: Path, log_lines: list[str]
+) -> None:
+    bundled = [await binaries.nats_server(), await binaries.valkey_server()]
+    await binaries.postgres(None)
+    for program in bundled:  # as in the directory of an environment that is activated
+        (on_path / program.name).symlink_to(program)
+    assert [await binaries.nats_server(), await binaries.valkey_server()] == bundled
+    assert log_lines == []
+    for program in bundled:
+        (on_path / program.name).unlink()
+    nats = put(on_path, "nats-server", "nats-server: v2.99.1")
+    valkey = put(on_path, "redis-server", "Redis server v=7.0.15 sha=00000000:0")
+    put(on_path, "postgres", "postgres (PostgreSQL) 16.1")
+    put(on_path, "initdb", "")
+    await asyncio.gather(binaries.nats_server(), binaries.valkey_server(), binaries.postgres(None))
+    assert sorted(log_lines) == [
+        f"INFO PostgreSQL 16.1 is taken from PATH: {on_path}\n",
+        f"INFO nats-server 2.99.1 is taken from PATH: {nats}\n",
+        f"INFO redis-server 7.0.15 is taken from PATH: {valkey}\n",
+    ]
+
+
 async def test_a_cluster_keeps_its_major_version(on_path: Path) -> None:
     put(on_path, "postgres", "postgres (PostgreSQL) 16.1")
     put(on_path, "initdb", "")
@@ -82,4 +107,4 @@ async def test_with_nothing_at_hand_the_line_says_what_to_install(
 
 
 def _nothing_installed(name: str) -> None:
-    raise binaries.PackageNotFoundError(name)
+    raise PackageNotFoundError(name)

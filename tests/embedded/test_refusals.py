@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from chaos.harness import environment
 from embedded.support import WHOLE, kept
 
-from harkara.embedded.directory import DataDirectory
-from harkara.embedded.sandbox import Sandbox
 from harkara.embedded.stack import Stack, StackError
 
 STREAM = "nats/jetstream/APP/streams/KEPT"
@@ -135,8 +137,29 @@ async def test_a_stream_without_messages_may_be_half_made(data: Path) -> None:
         assert await kept(urls) == WHOLE
 
 
-async def test_a_taken_gateway_port(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nats_port", "nats_websocket_port"])
+async def test_a_taken_port_of_the_brokers_too(tmp_path: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken: dict[str, Any] = {name: other.getsockname()[1]}
+        line = await refusal(Stack(tmp_path / "data", **taken))
+    assert f"--{name.replace('_', '-')}" in line
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("option", ["--port", "--gateway-port"])
+def test_a_taken_port_is_told_before_anything_is_made(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(StackError, match=rf"port {port} is taken .* --gateway-port"):
-            await Sandbox(DataDirectory(tmp_path), port).prepare()
+        ports = {"--port": 0, "--gateway-port": 0, "--nats-port": 0} | {option: port}
+        words = [str(word) for named in ports.items() for word in named]
+        done = subprocess.run(
+            [sys.executable, "-m", "harkara", "up", "--data", str(tmp_path / "data"), *words],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    says = f"port {port} is taken by another program: stop that one, or choose another with {option}"
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (2, f"harkara: {says}")
+    assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ from support import until
 
 import harkara.embedded.postgres as postgres_module
 from harkara.embedded import binaries
+from harkara.embedded.ports import free_ports
 from harkara.embedded.process import Identity
 from harkara.embedded.stack import Ports, Stack, Urls
 
@@ -83,11 +84,19 @@ async def test_only_what_no_url_names_is_started(tmp_path: Path) -> None:
         assert (urls.database_admin, urls.redis) == (given, "redis://cache.example")
 
 
-async def test_the_port_can_be_chosen(tmp_path: Path, unused_tcp_port: int) -> None:
-    stack = Stack(tmp_path / "data", nats_port=unused_tcp_port, database_url="postgresql://x", redis_url="redis://x")
+async def test_the_ports_can_be_chosen(tmp_path: Path) -> None:
+    port, websocket = free_ports(2)
+    stack = Stack(
+        tmp_path / "data",
+        nats_port=port,
+        nats_websocket_port=websocket,
+        database_url="postgresql://x",
+        redis_url="redis://x",
+    )
     async with stack as urls:
-        assert urls.nats.endswith(f"@127.0.0.1:{unused_tcp_port}")
-        assert stack.ports == Ports(nats=unused_tcp_port, nats_monitor=stack.ports.nats_monitor)
+        assert urls.nats.endswith(f"@127.0.0.1:{port}")
+        assert urls.nats_websocket == f"ws://127.0.0.1:{websocket}"
+        assert stack.ports == Ports(nats=port, nats_monitor=stack.ports.nats_monitor, nats_websocket=websocket)
         assert urls.nats_monitor == f"http://127.0.0.1:{stack.ports.nats_monitor}"
 
 

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from aiohttp import ClientError, WSMsgType
-from chaos.harness import Sandbox, Tenant
+from chaos.harness import Tenant
+from chaos.observed import Sandbox
 from support import until
 
 
@@ -47,7 +48,11 @@ class Ear:
         """What was heard about one thing, in order."""
         return [told["type"] for told in self.heard if told["data"].get("id") == id_]
 
-    async def until_heard(self, type_: str, id_: str, within_s: float = 15) -> None:
+    def of_type(self, type_: str) -> list[dict[str, Any]]:
+        """What was heard of one kind, in order."""
+        return [told for told in self.heard if told["type"] == type_]
+
+    async def until_heard(self, type_: str, id_: str, within_s: float = 30) -> None:
         await until(lambda: type_ in self.of(id_), f"{type_} of {id_} is told", within_s)
 
 

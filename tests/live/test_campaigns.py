@@ -7,9 +7,9 @@ import signal
 from datetime import timedelta
 
 from chaos.harness import Platform, Tenant, a_phone
-from live.conftest import DAY_S, Tell
+from live.conftest import DAY_S
 from live.listening import enroll, enrollment, instant, listening, until_accepted
-from support import until
+from support import Tell, until
 
 DAY = timedelta(seconds=DAY_S)
 

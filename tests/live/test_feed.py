@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from chaos.harness import Platform, Tenant
-from live.conftest import Tell
 from live.listening import listening
-from support import until
+from support import Tell, until
 
 CONTACTS = 300
 

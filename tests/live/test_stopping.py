@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from chaos.harness import Platform
 from support import quick_directory, until
 
 
 async def test_what_is_told_to_stop_while_it_starts_stops() -> None:
     with quick_directory() as directory:
-        platform = Platform(directory)
+        platform = Platform(directory, LOG_LEVEL="DEBUG")
+
+        def says(moment: str) -> bool:
+            return moment in platform.process.output()
+
         try:
             for moment in ("migrated: 0001", "at work"):
                 await platform.process.spawn()
-                await until(lambda moment=moment: moment in platform.process.output(), f"{moment!r}", 30, every=0.002)
+                await until(partial(says, moment), f"{moment!r}", 30, every=0.002)
                 assert await platform.process.stop() == 0, platform.process.output()
                 assert "Traceback" not in platform.process.output()
             await platform.start()

@@ -1,0 +1,77 @@
+"""What the commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import click
+import pytest
+
+from harkara.app import ACTORS
+from harkara.cli import main
+from harkara.ops.reach import data_option
+
+#: These are servers: where they keep things is their own.
+ROLES = {"up", "demo", "http", "actor", "gateway"}
+
+
+def commands(group: click.Group, *before: str) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+        else:
+            yield " ".join((*before, name)), command
+
+
+COMMANDS = dict(commands(main))
+
+
+def option(command: click.Command, name: str) -> click.Option | None:
+    found = [one for one in command.params if isinstance(one, click.Option) and name in one.opts]
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("words", sorted(COMMANDS.keys() - ROLES))
+def test_every_command_finds_the_servers_in_the_same_way(words: str) -> None:
+    @click.command()
+    @data_option
+    def any_command() -> None: ...
+
+    found, expected = option(COMMANDS[words], "--data"), option(any_command, "--data")
+    assert found
+    assert expected
+    assert (found.help, found.default) == (expected.help, expected.default)
+
+
+def test_it_says_which_version_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"harkara {version('harkara')}\n")
+
+
+def groups(group: click.Group) -> Iterator[click.Group]:
+    yield group
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from groups(command)
+
+
+@pytest.mark.parametrize("group", list(groups(main)), ids=lambda group: group.name)
+def test_lists_of_commands_say_whole_sentences(group: click.Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "..." not in group.get_help(click.Context(group)).partition("Commands:")[2]
+
+
+def test_the_help_names_every_actor() -> None:
+    told = " ".join((COMMANDS["actor"].help or "").replace(",", " ").replace(".", " ").split())
+    assert [name for name in ACTORS if name not in told.split()] == []
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_option_says_what_it_is_for(words: str) -> None:
+    assert [one.name for one in COMMANDS[words].params if isinstance(one, click.Option) and not one.help] == []
