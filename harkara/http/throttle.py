@@ -64,22 +64,24 @@ ASK_AGAIN_S = 1.0
 REMEMBERED = 10_000
 
 #: KEYS: where it says that the address is known, then the buckets, the account's last. ARGV: now, then the microseconds
-#: an attempt costs and the burst of each bucket. Answers how long to wait, in microseconds, or 0: then it was taken.
+#: an attempt costs and the burst of each bucket. Answers how long to wait, in microseconds, and for which bucket; or 0
+#: microseconds: then it was taken.
 _TAKE = """
 local now, last = tonumber(ARGV[1]), #KEYS
 if last > 2 and redis.call('EXISTS', KEYS[1]) == 1 then last = last - 1 end
-local arrivals, wait = {}, 0
+local arrivals, wait, longest = {}, 0, 2
 for i = 2, last do
   local cost, burst = tonumber(ARGV[2 * i - 2]), tonumber(ARGV[2 * i - 1])
   arrivals[i] = math.max(now, tonumber(redis.call('GET', KEYS[i]) or '0')) + cost
-  wait = math.max(wait, arrivals[i] - cost * burst - now)
+  local more = arrivals[i] - cost * burst - now
+  if more > wait then wait, longest = more, i end
 end
-if wait > 0 then return string.format('%.0f', math.ceil(wait)) end
+if wait > 0 then return string.format('%.0f %d', math.ceil(wait), longest - 2) end
 for i = 2, last do
   local expires = string.format('%.0f', (arrivals[i] - now) / 1000 + 1000)
   redis.call('SET', KEYS[i], string.format('%.0f', arrivals[i]), 'PX', expires)
 end
-return '0'
+return '0 0'
 """
 
 #: KEYS as above: what the account is charged with is forgotten, the address's attempt is given back, and it is known.
@@ -155,10 +157,14 @@ class Throttle:
         for limit in attempt.limits:
             values += (round(1e6 / limit.per_s), limit.burst)
         answer = await self._ask(self._take, attempt.keys, values)
-        wait_s = self._wait_alone(attempt) if answer is None else int(answer) / 1e6
+        if answer is None:
+            wait_s, longest = self._wait_alone(attempt)
+        else:
+            told, which = map(int, answer.split())
+            wait_s, longest = told / 1e6, which
         if wait_s > 0:
             detail = f"{why}: come back after the seconds that Retry-After says"
-            raise Problem(429, detail, headers={"Retry-After": str(ceil(wait_s))})
+            raise Problem(429, detail, headers=_told(wait_s, attempt.limits[longest]))
 
     async def _ask(self, script: Any, keys: Sequence[str], values: Sequence[int]) -> bytes | None:
         """What the script answers; None while Redis is away."""
@@ -172,14 +178,27 @@ class Throttle:
             logger.warning("log-ins are counted by this front door alone: Redis is away ({})", type(error).__name__)
             return None
 
-    def _wait_alone(self, attempt: Attempt) -> float:
-        now, arrivals, wait = self._clock(), dict[str, float](), 0.0
-        for key, limit in zip(attempt.keys[1:], attempt.limits, strict=True):
+    def _wait_alone(self, attempt: Attempt) -> tuple[float, int]:
+        now, arrivals, wait, longest = self._clock(), dict[str, float](), 0.0, 0
+        for place, (key, limit) in enumerate(zip(attempt.keys[1:], attempt.limits, strict=True)):
             arrivals[key] = max(now, self._alone.pop(key, 0.0))
-            wait = max(wait, arrivals[key] + (1 - limit.burst) / limit.per_s - now)
+            more = arrivals[key] + (1 - limit.burst) / limit.per_s - now
+            if more > wait:
+                wait, longest = more, place
         taken = 0 if wait > 0 else 1
         for key, limit in zip(attempt.keys[1:], attempt.limits, strict=True):
             self._alone[key] = arrivals[key] + taken / limit.per_s
         while len(self._alone) > REMEMBERED:
             del self._alone[next(iter(self._alone))]
-        return wait
+        return wait, longest
+
+
+def _told(wait_s: float, limit: Limit) -> dict[str, str]:
+    """What a refusal says of the limit that refused: the one of requests, which has some left, has nothing to do with it."""
+    return {
+        "Retry-After": str(ceil(wait_s)),
+        "RateLimit-Limit": str(limit.burst),
+        "RateLimit-Remaining": "0",
+        "RateLimit-Reset": str(ceil(wait_s + (limit.burst - 1) / limit.per_s)),
+        "RateLimit-Policy": f"{limit.burst};w={limit.window_s}",
+    }

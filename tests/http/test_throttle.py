@@ -164,6 +164,8 @@ async def test_a_log_in_that_fails_too_often_waits_and_says_how_long(strict: Api
     assert [answer.status for answer in answers] == [401] * 10 + [429]
     refused = answers[-1].is_problem(429)
     assert 0 < int(refused.headers["Retry-After"]) <= 30
+    limit = [refused.headers[f"RateLimit-{name}"] for name in ("Limit", "Remaining", "Policy")]
+    assert limit == ["10", "0", "10;w=300"], "the limit that refused, not that of requests"
     (await guessed(strict, acme.email, PASSWORD)).is_problem(429)
     assert (await acme.call("GET", "/tenant")).status == 200, "who is logged in already notices nothing"
 
