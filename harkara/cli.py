@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -149,6 +150,10 @@ class _Commands(click.Group):
 @click.version_option(package_name="harkara", prog_name="harkara", message="%(prog)s %(version)s")
 def main() -> None:
     """Harkara: WhatsApp campaigns, codes and conversations for many tenants, on NATS JetStream."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a name or a dash shows ? for it, and the command goes on.
+            stream.reconfigure(errors="replace")
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -11,6 +12,7 @@ import pytest
 from harkara.app import ACTORS
 from harkara.cli import main
 from harkara.ops.reach import data_option
+from harkara.printing import console
 
 #: These are servers: where they keep things is their own.
 ROLES = {"up", "demo", "http", "actor", "gateway"}
@@ -51,6 +53,15 @@ def test_it_says_which_version_it_is(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"harkara {version('harkara')}\n")
+
+
+def test_what_a_terminal_cannot_show_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr("sys.stdout", narrow)
+    with pytest.raises(SystemExit):
+        main(["tenant", "list", "--help"])
+    console().print("Zoë · ends …")
+    assert narrow.buffer.getvalue().endswith(b"Zo? ? ends ?\n")
 
 
 def groups(group: click.Group) -> Iterator[click.Group]:

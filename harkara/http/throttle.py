@@ -194,7 +194,7 @@ class Throttle:
 
 
 def _told(wait_s: float, limit: Limit) -> dict[str, str]:
-    """What a refusal says of the limit that refused: the one of requests, which has some left, has nothing to do with it."""
+    """What a refusal says of the limit that refused; the one of requests has nothing to do with it."""
     return {
         "Retry-After": str(ceil(wait_s)),
         "RateLimit-Limit": str(limit.burst),

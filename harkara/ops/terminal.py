@@ -107,8 +107,8 @@ async def _may_be(settings: Settings, tenant: str) -> bool:
 
 
 def tell(what: Any) -> None:
-    """Print it for machines, in one line."""
-    click.echo(msgspec.json.encode(what).decode())
+    """Print it for machines, in one line of UTF-8 whatever the terminal's encoding is."""
+    click.echo(msgspec.json.encode(what))
 
 
 #: So many columns the whole lines of the longest tables take: with fewer, some of it stands together.
