@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -145,59 +145,69 @@ def trouble_of(
     `unserved_s` is for how long the first message for a number waits, `waiting` what is parked, `resting` are tenants,
     `still` numbers.
     """
-    found = [one.said for one in servers if not one.answers]
-    found += [f"stream {one.name} is missing: run `harkara topology apply`" for one in held if one.missing]
-    found += [
-        f"the broker {name} has no complete copy of {', '.join(names)}: see that it runs, and give it time to catch up"
-        for name, names in sorted(_behind(held).items())
+    return [
+        *(one.said for one in servers if not one.answers),
+        *_of_streams(held, readers),
+        *_of_rows(resting, still),
+        *_late(readers, most_age_s, unserved_s),
+        *_put_off(waiting, most_age_s),
+        *(
+            f"{counted(one.messages, 'dead letter')}: look with `harkara ops dead list`"
+            for one in held
+            if one.name == "DEAD" and one.messages
+        ),
     ]
-    found += [
-        f"the actor {name} is paused {_end(until)}: `harkara ops resume actor {name}`"
-        for name, until in sorted(_paused(held, readers).items())
-    ]
-    found += [
-        f"the erasing of {one.tenant} has not ended: run `harkara ops erase tenant {one.tenant}` again"
-        if one.is_ending
-        else f"the tenant {one.tenant} is paused ({one.why}): `harkara ops resume tenant {one.tenant}`"
-        for one in resting
-    ]
-    found += [
-        f"the number {one.name} of {one.tenant} is stopped ({one.why}): see to that, then"
-        f" `harkara ops resume sender {one.id}`"
-        for one in still
-        if one.why
-    ]
-    found += [
-        f"{one.name} on {one.stream} is {one.oldest_s:.0f} s behind with {one.lag} messages"
-        for one in readers
+
+
+def _of_streams(held: list[StreamState], readers: list[ConsumerState]) -> Iterator[str]:
+    for one in held:
+        if one.missing:
+            yield f"stream {one.name} is missing: run `harkara topology apply`"
+    for name, names in sorted(_behind(held).items()):
+        lacking = ", ".join(names)
+        yield f"the broker {name} has no complete copy of {lacking}: see that it runs, and give it time to catch up"
+    for name, until in sorted(_paused(held, readers).items()):
+        yield f"the actor {name} is paused {_end(until)}: `harkara ops resume actor {name}`"
+
+
+def _of_rows(resting: Sequence[AtRest], still: Sequence[Stopped]) -> Iterator[str]:
+    for one in resting:
+        if one.is_ending:
+            yield f"the erasing of {one.tenant} has not ended: run `harkara ops erase tenant {one.tenant}` again"
+        else:
+            yield f"the tenant {one.tenant} is paused ({one.why}): `harkara ops resume tenant {one.tenant}`"
+    for number in still:
+        if number.why:
+            yield (
+                f"the number {number.name} of {number.tenant} is stopped ({number.why}): see to that, then"
+                f" `harkara ops resume sender {number.id}`"
+            )
+
+
+def _late(readers: list[ConsumerState], most_age_s: float, unserved_s: float | None) -> Iterator[str]:
+    for one in readers:
+        if one.oldest_s is None or one.oldest_s <= most_age_s or one.paused_until is not None:
+            continue
         # A partner who is away finds everything when it comes back; nobody here can hurry it.
-        if one.oldest_s is not None
-        and one.oldest_s > most_age_s
-        and one.paused_until is None
-        and not one.name.startswith(PARTNERS)
-    ]
+        if not one.name.startswith(PARTNERS):
+            yield f"{one.name} on {one.stream} is {one.oldest_s:.0f} s behind with {one.lag} messages"
     if unserved_s is not None and unserved_s > most_age_s and not any(one.stream == SENDING for one in readers):
-        found.append(
+        yield (
             f"messages wait in {SENDING} for {unserved_s:.0f} s, for numbers that nobody serves:"
             " `harkara ops doctor` says which are stopped"
         )
-    found += [
-        f"{one.actor} has failed {one.failed} times at a message of {one.tenant} that came {one.age_s:.0f} s ago, and"
-        f" tries again at {one.due_at:%H:%M:%S}: {one.reason}"
-        for one in waiting
-        if one.failed and one.age_s > most_age_s
-    ]
-    found += [
-        f"what {one.actor} has put off should have come back {one.overdue_s:.0f} s ago: look into the broker's log"
-        for one in waiting
-        if one.overdue_s > most_age_s
-    ]
-    found += [
-        f"{counted(one.messages, 'dead letter')}: look with `harkara ops dead list`"
-        for one in held
-        if one.name == "DEAD" and one.messages
-    ]
-    return found
+
+
+def _put_off(waiting: Sequence[Parked], most_age_s: float) -> Iterator[str]:
+    for one in waiting:
+        if one.failed and one.age_s > most_age_s:
+            yield (
+                f"{one.actor} has failed {one.failed} times at a message of {one.tenant} that came {one.age_s:.0f} s"
+                f" ago, and tries again at {one.due_at:%H:%M:%S}: {one.reason}"
+            )
+        if one.overdue_s > most_age_s:
+            late = f"{one.overdue_s:.0f} s ago"
+            yield f"what {one.actor} has put off should have come back {late}: look into the broker's log"
 
 
 def _behind(held: list[StreamState]) -> dict[str, list[str]]:
