@@ -57,6 +57,33 @@ async def test_dead_letters_are_grouped_shown_and_only_then_forgotten(live: Plat
     assert (entry["action"], entry["entity_id"], entry["via"]) == ("drop", id_, "harkara ops dead drop")
 
 
+async def test_a_campaign_says_first_how_it_stands_and_of_its_many_messages_only_the_newest(
+    live: Platform, tenant: Tenant
+) -> None:
+    sender = await tenant.sender()
+    campaign = await tenant.campaign(sender["id"], 0, 240)
+    await tenant.contacts(60)
+    await tenant.post(f"/campaigns/{campaign}/enroll", {"tag": "all"})
+
+    async def stands() -> list[str] | None:
+        lines = (await told(live, "trace", campaign))["standing"]
+        counts = next((line for line in lines if line.startswith("messages: ")), "")
+        arrived = not any(status in counts for status in ("queued", "sending", "sent", "none"))
+        return lines if counts and arrived and "enrolled: 60 active" in lines else None
+
+    lines = await until(stands, "the first step to have reached all", every=0.5)
+    assert lines[0].endswith(" is active")
+    await tenant.post(f"/campaigns/{campaign}/pause")
+    status, out, _ = await ops(live, "trace", campaign)
+    assert status == 0
+    assert "is paused" in out.splitlines()[1]
+    assert "only the newest is told of so many" in out
+    of_number = await told(live, "trace", sender["id"])
+    assert of_number["kind"] == "sender"
+    assert of_number["standing"][0] == f"{sender['name']} is active, 1000 messages a second"
+    assert of_number["standing"][1].startswith("messages of the last day: ")
+
+
 @pytest.mark.parametrize("words", ["dead show", "dead replay --yes", "dead drop --yes", "trace"])
 async def test_an_id_that_nobody_knows_is_said_to_be_so(live: Platform, words: str) -> None:
     unknown = "01a21941-a40a-75bb-ac20-6058aa1f3f23"

@@ -41,8 +41,9 @@ from harkara.storage.storage import StorageError
 def trace(id_: str, data: Path, as_json: bool, tenant: str) -> None:
     """All that happened to one thing, and what it waits for.
 
-    ID is that of a message, contact, enrolment, invoice, reply, command, request (`X-Request-Id`) or dead letter.
-    Codes are masked. Exit status 1 if nobody knows it.
+    ID is that of a message, contact, enrolment, invoice, reply, command, request (`X-Request-Id`) or dead letter; or
+    that of a campaign or number, of which it tells first how it stands. Codes are masked. Exit status 1 if nobody
+    knows it.
     """
 
     async def ask(settings: Settings) -> Story | None:
@@ -77,13 +78,15 @@ def trace(id_: str, data: Path, as_json: bool, tenant: str) -> None:
         tell(story)
     else:
         show(story)
-    raise SystemExit(0 if story.timeline or story.now else TROUBLE)
+    raise SystemExit(0 if story.timeline or story.now or story.standing else TROUBLE)
 
 
 def show(story: Story) -> None:
-    """The story as people read it: the timeline, then the words."""
+    """The story as people read it: how it stands, the timeline, then the words."""
     screen = console()
     screen.print(Text(f"{story.kind} {story.id} of {story.tenant or 'nobody that is known'}", "bold"))
+    for line in story.standing:
+        screen.print(Text(f"  {line}"))
     screen.print(timeline(story.timeline, screen.width))
     for one in story.now:
         screen.print(Text(f"{one.kind} {one.id}", "bold"))

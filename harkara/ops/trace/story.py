@@ -16,6 +16,7 @@ from harkara.bus.connection import Bus
 from harkara.bus.errors import BusError
 from harkara.ids import time_of
 from harkara.masking import without_codes
+from harkara.ops.trace.crowd import CROWDS, MOST_MOMENTS, MOST_WAITING, standing
 from harkara.ops.trace.rows import Row, Rows, as_uuid, gather, kind_of, whose
 from harkara.ops.trace.streams import Lying, Search, Streams, ids_in
 from harkara.ops.trace.words import Case, Now, now_of
@@ -36,6 +37,9 @@ MOMENTS = (
 )
 
 
+#: Said of a crowd of which not everything is told.
+_EACH = "only the newest is told of so many: `harkara ops trace` of one message or contact tells all of it"
+
 _ENDED = {"paid": "paid: nothing that reminds of it leaves any more", "void": "voided: it is owed no more"}
 
 
@@ -49,7 +53,10 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of an id. `kind` is what it is the id of; `unasked` says what could not be asked, and why."""
+    """All that is known of an id. `kind` is what it is the id of; `unasked` says what could not be asked, and why.
+
+    `standing` says in lines how a campaign or number stands; of such a crowd `timeline` and `now` tell only the newest.
+    """
 
     id: str
     tenant: str
@@ -58,6 +65,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     timeline: list[Moment]
     now: list[Now]
     unasked: list[str]
+    standing: list[str] = []
 
 
 class Teller:
@@ -76,16 +84,38 @@ class Teller:
             return None
         cases = await self._cases(named, rows, streams)
         moments = sorted(_moments(rows, streams), key=lambda moment: moment.at)
+        now = [said for case in cases if (said := now_of(case)) is not None]
+        left_out: list[str] = [
+            f"{name}: there is more than is read; what lies behind is not shown" for name in streams.cut
+        ]
+        standing = await self._standing(named, rows)
+        if rows.kind in CROWDS:
+            if len(moments) > MOST_MOMENTS or len(now) > MOST_WAITING:
+                standing.append(_EACH)
+            left_out = []
+            moments, now = moments[-MOST_MOMENTS:], now[-MOST_WAITING:]
         return Story(
             id=named,
             tenant=rows.tenant,
             kind=rows.kind or "message of the bus",
             at=datetime.now(UTC),
             timeline=moments,
-            now=[said for case in cases if (said := now_of(case)) is not None],
-            unasked=self._unasked
-            + [f"{name}: there is more than is read; what lies behind is not shown" for name in streams.cut],
+            now=now,
+            unasked=self._unasked + left_out,
+            standing=standing,
         )
+
+    async def _standing(self, named: str, rows: Rows) -> list[str]:
+        id_ = as_uuid(named)
+        if self._storage is None or id_ is None:
+            return []
+        try:
+            return await standing(self._storage, rows.tenant, rows.kind, id_, _since(named, rows))
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self._unasked.append(f"database: {reason_of(error)}")
+            return []
 
     async def _rows(self, named: str, tenant: str) -> Rows:
         if self._storage is None:

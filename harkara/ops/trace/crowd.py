@@ -1,0 +1,101 @@
+"""Of what many messages hang on, a campaign or a number: how it stands, before any one of them is told of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from harkara.ops.terminal import age, at
+from harkara.schemas.reasons import words
+from harkara.storage.storage import Storage
+
+#: Kinds of ids that name a crowd.
+CROWDS = ("campaign", "sender")
+
+#: As much is told of a crowd's timeline, and of those of it that wait: the newest.
+MOST_MOMENTS = 40
+MOST_WAITING = 20
+
+#: So many reasons are named of why messages went no further: the most frequent.
+MOST_REASONS = 10
+
+#: Of a number the messages of the last day count.
+LATELY = timedelta(days=1)
+
+#: Counting reads all messages of a campaign: not for longer than this.
+PATIENCE_MS = 10_000
+
+_CAMPAIGN = """
+select c.name, c.status, c.status_reason, now() as now,
+       (select min(p.next_step_scheduled_at) from contact_campaign_progress p
+        where p.campaign_id = c.id and p.status = 'active') as next_at
+from campaigns c where c.id = $1
+"""
+
+_SENDER = "select name, status, status_reason, mps, now() as now, null as next_at from senders where id = $1"
+
+_ENROLLED = "select status, count(*) from contact_campaign_progress where campaign_id = $1 group by 1 order by 2 desc"
+
+_MESSAGES = """
+select status, case when status <> 'queued' or deferred_until is not null then reason end as reason, error_code,
+       count(*) as messages
+from messages where {} = $1 and id >= app.uuid7_floor($2) group by 1, 2, 3 order by 4 desc, 1, 2
+"""
+
+
+async def standing(storage: Storage, tenant: str, kind: str, id_: UUID, since: datetime) -> list[str]:
+    """How a campaign or number stands, in a few lines; empty for anything else.
+
+    `since` is from when on there may be messages of it. Raises what the driver raises if the database is away.
+    """
+    if kind not in CROWDS:
+        return []
+    async with storage.tenant(tenant) as con:
+        await con.execute(f"set local statement_timeout = {PATIENCE_MS}")
+        row: Any = await con.fetchrow(_CAMPAIGN if kind == "campaign" else _SENDER, id_)
+        if row is None:
+            return []
+        lines = [_status(kind, row)]
+        try:
+            if kind == "campaign":
+                lines += _enrolled(await con.fetch(_ENROLLED, id_), row)
+            else:
+                since = row["now"] - LATELY
+            lines += _messages(await con.fetch(_MESSAGES.format(f"{kind}_id"), id_, since), kind)
+        except asyncpg.QueryCanceledError:
+            lines.append(f"its messages are too many to be counted in {PATIENCE_MS / 1000:.0f} s")
+    return lines
+
+
+def _status(kind: str, row: Any) -> str:
+    why = f" ({row['status_reason']})" if row["status_reason"] else ""
+    rate = f", {row['mps']} messages a second" if kind == "sender" else ""
+    return f"{row['name']} is {row['status']}{why}{rate}"
+
+
+def _enrolled(rows: Any, campaign: Any) -> Iterator[str]:
+    if not rows:
+        yield "nobody is enrolled"
+        return
+    yield f"enrolled: {', '.join(f'{count:,} {status}' for status, count in rows)}"
+    if (next_at := campaign["next_at"]) is not None:
+        left = (next_at - campaign["now"]).total_seconds()
+        yield f"next step due {at(next_at)}, " + (f"in {age(left)}" if left > 0 else f"{age(-left)} ago")
+
+
+def _messages(rows: Any, kind: str) -> Iterator[str]:
+    which = "messages" if kind == "campaign" else "messages of the last day"
+    of: Counter[str] = Counter()
+    held_back: Counter[str] = Counter()
+    for status, reason, error_code, count in rows:
+        of[status] += count
+        if (said := words(status, reason, error_code)) is not None:
+            held_back[f"{status}: {said[1].text}"] += count
+    yield f"{which}: {', '.join(f'{count:,} {status}' for status, count in of.most_common()) or 'none'}"
+    for why, count in held_back.most_common(MOST_REASONS):
+        yield f"{count:,} {why}"
