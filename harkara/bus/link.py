@@ -102,6 +102,16 @@ class PlainParser(Parser):
         return data[place:] if place else data
 
 
+class _Client(Client):
+    """nats-py's client, which forgets a connection that no server greeted in time when it dials the next one."""
+
+    async def _connect_to_server(self, s: Any) -> None:
+        left: Any = self._transport
+        if left:
+            left.close()
+        await super()._connect_to_server(s)
+
+
 @dataclass(eq=False, slots=True)
 class Listener:
     """A subscription that outlives reconnections and replaced clients."""
@@ -290,7 +300,7 @@ class Link:
             self._client._ps.plain[b"%d" % listener.sub._id] = listener.plain
 
     async def _dial(self) -> None:
-        client: Any = Client()
+        client: Any = _Client()
         client._ps = PlainParser(client)
         self._client = client
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import uvloop
 from support import until
@@ -10,6 +11,7 @@ from support import until
 from harkara.bus.link import Link
 
 _PUB = b"PUB a 0\r\n\r\n"
+_INFO = b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576,"headers":true,"proto":1}\r\n'
 
 
 async def _lost_and_closed() -> bool:
@@ -17,7 +19,7 @@ async def _lost_and_closed() -> bool:
     gone = asyncio.Event()
 
     async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576,"headers":true,"proto":1}\r\n')
+        writer.write(_INFO)
         while (line := await reader.readline()) and not line.startswith(b"PUB"):
             if line.startswith(b"PING"):
                 writer.write(b"PONG\r\n")
@@ -39,3 +41,25 @@ async def _lost_and_closed() -> bool:
 async def test_what_was_not_sent_yet_keeps_nobody_from_closing() -> None:
     """On the loop that our processes run on, whose words for a lost socket are its own."""
     assert await asyncio.to_thread(uvloop.run, _lost_and_closed())
+
+
+async def test_a_connection_that_the_broker_never_greets_is_closed_by_us() -> None:
+    """One that is left to the garbage collector warns, and that fails whatever test is running then."""
+    dialled = list[asyncio.StreamWriter]()
+
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.append(writer)
+        if len(dialled) != 2:
+            writer.write(_INFO)
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(broker, "127.0.0.1", 0)
+    link = await Link.open(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, "test", 5)
+    dialled[0].transport.abort()
+    await until(lambda: len(dialled) > 2 and link.connected, "it is connected again")
+    await link.close()
+    server.close()
+    gc.collect()
