@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from harkara.embedded.ports import free_ports
+
 
 class Gate:
     """Forwards a TCP port to a server while it is open. Closed, it refuses; stalled, it takes and answers nothing."""
@@ -18,12 +20,12 @@ class Gate:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        # Nobody else is given it while the gate is closed.
+        (self.port,) = free_ports(1)
 
     async def open(self) -> None:
-        """Let through, on the same port as before."""
+        """Let through, on the same port every time."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Cut all connections and refuse new ones."""

@@ -60,7 +60,7 @@ class PhoneServer:
 
     async def _until_taken(self, url: str, data: bytes, sign: Callable[[bytes], Mapping[str, str]]) -> None:
         assert self._session
-        for _ in range(100):
+        for _ in range(600):
             headers = {"Content-Type": "application/json", **sign(data)}
             try:
                 async with self._session.post(url, data=data, headers=headers) as answer:
@@ -69,7 +69,7 @@ class PhoneServer:
                     self.refused.append(answer.status)
                     if answer.status in (400, 401, 403, 404, 422):
                         return
-            except aiohttp.ClientError:
+            except (aiohttp.ClientError, OSError):
                 pass
             await asyncio.sleep(0.1)
 

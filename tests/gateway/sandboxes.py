@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from harkara.embedded.ports import free_ports
 from harkara.gateway.sandbox import build_app
 from harkara.gateway.sandbox.webhooks import signature
 
@@ -99,9 +100,13 @@ class Hook:
         self.bodies: list[bytes] = []
         self.changes: list[dict[str, Any]] = []
         self.bad_signatures = 0
+        #: Nobody is answered while it is cleared.
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     async def receive(self, request: web.Request) -> web.Response:
         body = await request.read()
+        await self.answering.wait()
         if request.headers.get("X-Hub-Signature-256") != signature(self.secret, body):
             self.bad_signatures += 1
         self.bodies.append(body)
@@ -171,19 +176,19 @@ class Process:
         self._data = data
         self._process: asyncio.subprocess.Process | None = None
         self.url = ""
-        self._port = "0"
+        # Nobody else is given it while the process is killed and started again.
+        (self._port,) = free_ports(1)
 
     async def start(self) -> None:
-        """Start it, on the same port as before if it ran before."""
+        """Start it, on the same port every time."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _PROGRAM, self._port, str(self._data), stdout=asyncio.subprocess.PIPE,
+            sys.executable, "-c", _PROGRAM, str(self._port), str(self._data), stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), 60)
         self.url = line.decode().strip()
         assert self.url.startswith("http"), "the sandbox did not start"
-        self._port = self.url.rpartition(":")[2]
 
     async def kill(self) -> None:
         """Kill it where it stands."""

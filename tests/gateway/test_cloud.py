@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from gateway import certificates
 from gateway.sandboxes import NUMBER, Caller, serving
+from support import until
 
 from harkara.gateway import cloud as cloud_module
 from harkara.gateway.cloud import CloudGateway
@@ -68,15 +69,14 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[tuple[Peer, CloudGateway]]:
+async def peer(
+    answer: Callable[[asyncio.StreamWriter], Awaitable[None]], patience: timedelta = timedelta(seconds=30)
+) -> AsyncIterator[tuple[Peer, CloudGateway]]:
+    """A peer and a client of it, which waits longer than any busy machine takes, unless silence is what it is for."""
     server_side = Peer(answer)
     server = await asyncio.start_server(server_side.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    gateway = CloudGateway(
-        f"http://127.0.0.1:{port}",
-        connect_timeout=timedelta(milliseconds=200),
-        answer_timeout=timedelta(milliseconds=200),
-    )
+    gateway = CloudGateway(f"http://127.0.0.1:{port}", connect_timeout=patience, answer_timeout=patience)
     try:
         yield server_side, gateway
     finally:
@@ -119,7 +119,7 @@ async def test_a_connection_that_is_never_made_is_not_sent_within_its_time_out(c
             connect_timeout=timedelta(milliseconds=100),
             answer_timeout=timedelta(seconds=20),
         )
-        answer = await asyncio.wait_for(_send(gateway, credentials), 5)
+        answer = await asyncio.wait_for(_send(gateway, credentials), 15)
         await gateway.close()
         for client in waiting:
             client.close()
@@ -137,7 +137,8 @@ async def test_a_full_pool_is_not_sent(credentials: Credentials) -> None:
     app = web.Application()
     app.router.add_post("/{path:.*}", held)
     async with serving(app) as url:
-        gateway = CloudGateway(url, connections=1, connect_timeout=timedelta(milliseconds=100))
+        # Long enough for the first to connect on a busy machine: it is how long the second waits for its place.
+        gateway = CloudGateway(url, connections=1, connect_timeout=timedelta(seconds=3))
         first = asyncio.create_task(_send(gateway, credentials))
         await arrived.wait()
         second = await _send(gateway, credentials)
@@ -151,9 +152,10 @@ async def test_no_answer_in_time_is_unknown(credentials: Credentials) -> None:
     async def never(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
-    async with peer(never) as (server_side, gateway):
+    async with peer(never, timedelta(seconds=1.5)) as (server_side, gateway):
         answer = await _send(gateway, credentials)
         assert isinstance(answer, Unknown), answer
+        await until(lambda: server_side.requests, "the request has arrived whole")
         assert server_side.requests == 1
 
 
@@ -165,7 +167,7 @@ async def test_an_answer_that_trickles_in_for_ever_is_unknown(credentials: Crede
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    async with peer(trickle) as (_, gateway):
+    async with peer(trickle, timedelta(seconds=1.5)) as (_, gateway):
         assert isinstance(await asyncio.wait_for(_send(gateway, credentials), 30), Unknown)
 
 
@@ -318,7 +320,8 @@ async def test_a_cancelled_send_stays_cancelled_and_the_client_usable(credential
 
 async def test_hundreds_of_sends_at_once(sandbox: Caller, credentials: Credentials) -> None:
     await sandbox.put("policy", {"throughput": False})
-    gateway = CloudGateway(sandbox.url)
+    # More than a listener's queue holds: some of them have to knock again.
+    gateway = CloudGateway(sandbox.url, connect_timeout=timedelta(seconds=60), answer_timeout=timedelta(seconds=60))
     answers = await asyncio.gather(
         *(gateway.send(credentials, f"+91900000{n:04d}", _TEXT, opaque=f"m{n}") for n in range(600))
     )

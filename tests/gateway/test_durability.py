@@ -95,8 +95,8 @@ async def test_statuses_and_messages_that_were_owed_come_after_the_restart(tmp_p
         hook.answers = []
         await process.start()
         expected = Counter({"sent": 60, "delivered": 60, "read": 60})
-        await until(lambda: Counter(hook.statuses()) >= expected, "every status at least once")
-        await until(lambda: {m["id"] for m in hook.messages()} >= set(inbound), "every inbound message")
+        await until(lambda: Counter(hook.statuses()) >= expected, "every status at least once", timeout=60)
+        await until(lambda: {m["id"] for m in hook.messages()} >= set(inbound), "every inbound message", timeout=60)
         for wamid in wamids:
             assert set(hook.statuses(wamid)) == {"sent", "delivered", "read"}
 
