@@ -169,7 +169,7 @@ class Faults:
         """What goes wrong with a send, and by how many milliseconds its answer is late."""
         if not self._sending:
             return None, 0
-        delay = 0
+        delay, rolled = 0, self._rolled()
         struck: Fault | None = None
         for active in self._sending:
             slow = active.fault.kind == "slow"
@@ -178,15 +178,16 @@ class Faults:
                     delay += _default(active.fault.delay_ms, _WEBHOOK_DELAY_MS)
                 else:
                     struck = active.fault
-        self._save()
+        self._save_since(rolled)
         return struck, delay
 
     def on_webhook(self, subject: Subject) -> Fault | None:
         """What goes wrong with reporting one status or inbound message."""
         if not self._webhooks:
             return None
+        rolled = self._rolled()
         struck = next((active.fault for active in self._webhooks if active.strikes(subject)), None)
-        self._save()
+        self._save_since(rolled)
         return struck
 
     @property
@@ -203,6 +204,14 @@ class Faults:
         self._all = [_Active(fault, place) for place, fault in enumerate(faults, 1)]
         self._webhooks = [active for active in self._all if active.fault.kind.startswith("webhook_")]
         self._sending = [active for active in self._all if active not in self._webhooks]
+
+    def _rolled(self) -> int:
+        return sum(active.rolled for active in self._all)
+
+    def _save_since(self, rolled: int) -> None:
+        """A message that no fault is about costs nothing."""
+        if self._rolled() != rolled:
+            self._save()
 
     def _save(self) -> None:
         self._store.save_setting("faults", self.state())
