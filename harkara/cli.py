@@ -22,7 +22,7 @@ from harkara.bus.errors import BusError, TopologyError
 from harkara.embedded.errors import StackError
 from harkara.ops import reach
 from harkara.printing import counted
-from harkara.settings import Settings, SettingsError, load
+from harkara.settings import DOTENV, Settings, SettingsError, load
 from harkara.storage.storage import StorageError
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def _port_taken(error: OSError) -> bool:
 def settings_for(**overrides: Any) -> Settings:
     """The settings of this process, with logging set up by them."""
     try:
-        settings = load(dotenv=Path(".env"), **{name: value for name, value in overrides.items() if value is not None})
+        settings = load(dotenv=DOTENV, **{name: value for name, value in overrides.items() if value is not None})
     except SettingsError as error:
         raise Told(str(error)) from None
     log.configure(settings.log_level, json=settings.log_json)
@@ -189,26 +189,29 @@ def up(
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that it listens on.")
 @click.option("--port", default=3000, show_default=True, help="Port that it listens on.")
-def http(host: str, port: int) -> None:
+@reach.data_option
+def http(host: str, port: int, data: Path) -> None:
     """The front door alone."""
     from harkara import app
     from harkara.embedded.ports import Port, check_all
 
     async def serve(until: Callable[[], Awaitable[None]]) -> None:
         check_all([Port("--port", port, host)])
+        reach.needed(settings, *app.NEEDED)
         async with AsyncExitStack() as stack:
             parts = await stack.enter_async_context(app.build(settings))
             bound = await stack.enter_async_context(app.door(parts, host, port))
             logger.info("front door on http://{}:{}", f"[{host}]" if ":" in host else host, bound)
             await until()
 
-    settings = settings_for()
+    settings = reach.filled(settings_for(), data)
     run_until_stopped(serve)
 
 
 @main.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def actor(names: tuple[str, ...]) -> None:
+@reach.data_option
+def actor(names: tuple[str, ...], data: Path) -> None:
     """Some of the actors, or `all` of them.
 
     NAME is enrollment, dispatcher, ticker, sender, receipts, attendant, media, herald, importer, eraser or librarian.
@@ -220,10 +223,11 @@ def actor(names: tuple[str, ...]) -> None:
         raise Told(f"there is no actor {unknown[0]!r}: choose from {', '.join(app.ACTORS)}, or all")
 
     async def serve(until: Callable[[], Awaitable[None]]) -> None:
+        reach.needed(settings, *app.NEEDED)
         async with app.build(settings) as parts, app.metrics(parts), app.actors(parts, chosen):
             await until()
 
-    settings = settings_for()
+    settings = reach.filled(settings_for(), data)
     run_until_stopped(serve)
 
 

@@ -18,6 +18,9 @@ from harkara.nkeys import AccountKey, BadSeed
 from harkara.schemas.base import TENANT
 from harkara.wording import misfit
 
+#: Where commands look for settings that the environment does not name.
+DOTENV = Path(".env")
+
 #: Secrets shorter than this are refused: a HS256 key should have at least 256 bits (RFC 7518, section 3.2).
 MIN_SECRET_BYTES = 32
 
@@ -127,6 +130,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         shown = [f"{name}={'…' if isinstance(value, str) else value}" for name, value in values.items() if value]
         return f"Settings({', '.join(shown)})"
+
+
+def named(dotenv: Path | None = None) -> set[str]:
+    """The settings that the environment or the `.env` file names, whatever they are."""
+    found = os.environ.keys() | (dotenv_values(dotenv).keys() if dotenv else set[str]())
+    return {name for name in Settings.__struct_fields__ if name.upper() in found}
 
 
 def load(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = None, **overrides: Any) -> Settings:

@@ -15,7 +15,7 @@ from harkara.ops.reach import data_option
 from harkara.printing import console
 
 #: These are servers: where they keep things is their own.
-ROLES = {"up", "demo", "http", "actor", "gateway"}
+ROLES = {"up", "demo", "gateway"}
 
 
 def commands(group: click.Group, *before: str) -> Iterator[tuple[str, click.Command]]:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from harkara.settings import Settings, SettingsError
+from harkara.settings import DOTENV, Settings, SettingsError, named
 
 #: Of every command that goes to servers that are there.
 data_option = click.option(
@@ -20,13 +20,13 @@ data_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(".data"),
     show_default=True,
-    help="Data directory of a running `harkara up`; what the environment names goes before it.",
+    help="Data directory of a running `harkara up`; what the environment or .env names goes before it.",
 )
 
 #: In the data directory of a running `harkara up`, for our eyes only.
 FILE = "running.json"
 
-#: What of the settings it tells: where everything is, with the passwords in it.
+#: What of the settings it tells: where everything is, with the passwords in it, and what a process needs that joins in.
 TOLD = (
     "database_url",
     "database_direct_url",
@@ -35,6 +35,9 @@ TOLD = (
     "media_url",
     "whatsapp_gateway_url",
     "public_url",
+    "secret_key",
+    "nats_partners_url",
+    "nats_partners_seed",
 )
 
 
@@ -57,7 +60,8 @@ def told(settings: Settings, data: Path) -> Generator[None]:
 
 
 def filled(settings: Settings, data: Path) -> Settings:
-    """The settings, and what the environment doesn't say of them as a `harkara up` that runs on this directory does."""
+    """The settings, and what neither the environment nor `.env` says of them as a `harkara up` does that runs on this
+    directory."""
     try:
         with (data / FILE).open("rb") as file:
             if not _is_locked(file):
@@ -65,8 +69,10 @@ def filled(settings: Settings, data: Path) -> Settings:
             written = msgspec.json.decode(file.read(), type=dict[str, str])
     except (OSError, msgspec.MsgspecError):
         return settings
-    missing = {name: url for name, url in written.items() if name in TOLD and name.upper() not in os.environ}
-    return msgspec.structs.replace(settings, **missing)
+    given = named(DOTENV)
+    return msgspec.structs.replace(
+        settings, **{name: value for name, value in written.items() if name in TOLD and name not in given}
+    )
 
 
 def _is_locked(file: BinaryIO) -> bool:

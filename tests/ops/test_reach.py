@@ -6,10 +6,11 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
 from chaos.harness import environment
 
 from harkara.ops.reach import FILE, filled, told
-from harkara.settings import load
+from harkara.settings import DOTENV, load
 
 URL = "nats://127.0.0.1:1"
 
@@ -30,6 +31,14 @@ def test_one_that_runs_is_found_by_all_who_ask_at_once(tmp_path: Path) -> None:
     with told(load({"NATS_URL": URL}), tmp_path):
         assert [filled(load({}), tmp_path).nats_url for _ in range(2)] == [URL, URL]
     assert not filled(load({}), tmp_path).nats_url
+
+
+def test_what_the_dotenv_file_names_goes_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("NATS_URL=nats://elsewhere:4222\n")
+    with told(load({"NATS_URL": URL, "REDIS_URL": "redis://127.0.0.1:1"}), tmp_path):
+        found = filled(load({}, dotenv=DOTENV), tmp_path)
+    assert (found.nats_url, found.redis_url) == ("nats://elsewhere:4222", "redis://127.0.0.1:1")
 
 
 async def test_one_that_was_killed_is_no_longer_believed_and_the_next_is(tmp_path: Path) -> None:
