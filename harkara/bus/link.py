@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +37,29 @@ _WATCH_EVERY_S = 3.0
 _ROUND_TRIP_S = 3.0
 _LONGEST_REDIAL_WAIT_S = 5.0
 _PENDING_BYTES = 64 * 1024 * 1024
+
+
+#: What another connection of this process said so short a time ago is not said again: they all go to one broker.
+_SAID_BY_ALL_WITHIN_S = 1.0
+
+
+class _Voice:
+    """What the connections of a process say of their broker, once for all of them."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[float, Link]] = {}
+
+    def say(self, who: Link, level: str, text: str) -> None:
+        now = time.monotonic()
+        at, by = self._last.get(text, (-math.inf, who))
+        if by is not who and now - at < _SAID_BY_ALL_WITHIN_S:
+            return
+        self._last = {one: said for one, said in self._last.items() if now - said[0] < _SAID_BY_ALL_WITHIN_S}
+        self._last[text] = now, who
+        logger.log(level, "{}", text)
+
+
+_voice = _Voice()
 
 
 class _Straight(asyncio.Queue[Msg]):
@@ -330,7 +355,7 @@ class Link:
         if client.is_closed:
             await self._redial()
         elif client.is_connected and not await self._alive(client):
-            logger.warning("NATS at {} does not answer: reconnecting", self._where)
+            _voice.say(self, "WARNING", f"NATS at {self._where} does not answer: reconnecting")
             await client.force_reconnect()
 
     async def _alive(self, client: Any) -> bool:
@@ -344,7 +369,7 @@ class Link:
         return True
 
     async def _redial(self) -> None:
-        logger.warning("The connection to NATS was closed ({}): opening a new one", self._last_error)
+        _voice.say(self, "WARNING", f"The connection to NATS was closed ({self._last_error}): opening a new one")
         self._up.clear()
         wait = _RECONNECT_WAIT_S
         while True:
@@ -362,7 +387,7 @@ class Link:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         # Several servers that are away complain in turn: each is told once, until one of them is there again.
         if text not in self._complaints and not self._closing:
-            logger.warning("NATS at {}: {}", self._where, text)
+            _voice.say(self, "WARNING", f"NATS at {self._where}: {text}")
         self._complaints.add(text)
         self._last_error = text
         if "authorization" in text.lower():
@@ -372,7 +397,7 @@ class Link:
         self._up.clear()
         if self._closing:
             return
-        logger.warning("Lost NATS at {}: reconnecting", self._where)
+        _voice.say(self, "WARNING", f"Lost NATS at {self._where}: reconnecting")
         for call in list(self.on_down):
             call()
 
@@ -383,6 +408,6 @@ class Link:
         self._up.set()
         self._last_error = ""
         self._complaints.clear()
-        logger.info("Connected to NATS at {} again", self._where)
+        _voice.say(self, "INFO", f"Connected to NATS at {self._where} again")
         for call in list(self.on_up):
             call()

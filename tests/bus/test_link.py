@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from pathlib import Path
 
+import pytest
 import uvloop
+from loguru import logger
+from nats_server import Server
 from support import until
 
+from harkara.bus import link as link_module
 from harkara.bus.link import Link
 
 _PUB = b"PUB a 0\r\n\r\n"
@@ -63,3 +68,25 @@ async def test_a_connection_that_the_broker_never_greets_is_closed_by_us() -> No
     await link.close()
     server.close()
     gc.collect()
+
+
+async def test_what_befalls_all_connections_of_a_process_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_SAID_BY_ALL_WITHIN_S", 60)
+    said: list[str] = []
+    broker = Server(tmp_path / "nats")
+    await broker.start()
+    sink = logger.add(lambda line: said.append(str(line).strip()), format="{message}", level="INFO")
+    links = [await Link.open(broker.url, None, f"test {number}", 30) for number in range(3)]
+    try:
+        broker.kill()
+        await until(lambda: not any(link.connected for link in links), "all are lost")
+        await broker.start()
+        await until(lambda: all(link.connected for link in links), "all are back")
+    finally:
+        logger.remove(sink)
+        for link in links:
+            await link.close()
+        broker.stop()
+    assert len([line for line in said if line.startswith("Lost NATS")]) == 1
