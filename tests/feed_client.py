@@ -54,7 +54,7 @@ class Listening:
     async def wish(self, wish: dict[str, Any]) -> None:
         await self.ws.send_json(wish)
 
-    async def next(self, within_s: float = 10) -> dict[str, Any]:
+    async def next(self, within_s: float = 30) -> dict[str, Any]:
         """The next message; fails if the feed closes instead."""
         message = await self.ws.receive(within_s)
         assert message.type is WSMsgType.TEXT, f"closed: {self.ws.close_code} {message.extra}"
@@ -62,12 +62,12 @@ class Listening:
         self.got.append(told)
         return told
 
-    async def take(self, count: int, within_s: float = 20) -> list[dict[str, Any]]:
+    async def take(self, count: int, within_s: float = 60) -> list[dict[str, Any]]:
         """The next so many messages."""
         async with asyncio.timeout(within_s):
             return [await self.next() for _ in range(count)]
 
-    async def closing(self, within_s: float = 15) -> tuple[int, str]:
+    async def closing(self, within_s: float = 60) -> tuple[int, str]:
         """Wait for the end; the close code and the reason that the last message gave."""
         async with asyncio.timeout(within_s):
             async for message in self.ws:
@@ -90,8 +90,10 @@ async def opened(bus: Bus, redis_url: str, storage: Storage) -> AsyncGenerator[F
     )
     await feed.start()
     async with TestServer(build(door)) as server, ClientSession() as session:
-        yield Front(server, door, feed, session)
-        await feed.stop()
+        try:
+            yield Front(server, door, feed, session)
+        finally:
+            await feed.stop()
     await redis.aclose()
 
 

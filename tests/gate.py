@@ -87,6 +87,8 @@ async def gate(target: str | tuple[str, int]) -> AsyncGenerator[Gate]:
     """An open gate, for as long as the block lasts."""
     made = Gate(target)
     await made.open()
-    yield made
-    made.flow()
-    await made.close()
+    try:
+        yield made
+    finally:
+        made.flow()
+        await made.close()

@@ -60,7 +60,7 @@ class Server:
         self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes a millisecond
             [binary(), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        for _ in range(500):
+        for _ in range(3000):  # half a minute: a busy machine takes its time with what a store holds
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 writer.close()
