@@ -64,7 +64,7 @@ async def test_every_broker_of_a_cluster_takes_partners(storage: Storage, stack:
             assert durable == {"stream": "EVENTS", "durable": partner.durable}
             await bus.js.publish(f"t.{account.tenant}.evt.message.sent", b"{}")
             events = await partner.client.jetstream().pull_subscribe("", durable=partner.durable, stream="EVENTS")
-            (event,) = await events.fetch(1, timeout=10)
-            await event.ack_sync()
+            (event,) = await events.fetch(1, timeout=30)
+            await event.ack_sync(timeout=30)
             assert (await account.call("DELETE", f"/api-keys/{partner.key_id}")).status == 204
             await until(partial(attrgetter("lost"), partner), "the connection is ended")

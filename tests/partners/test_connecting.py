@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -39,9 +40,14 @@ async def let_in(broker: str, **options: Any) -> bool:
     return True
 
 
+async def comes_in(broker: str, **options: Any) -> None:
+    """Fail unless the broker lets them in: on a busy machine, not every time."""
+    await until(lambda: let_in(broker, **options), "they are let in", every=0.2)
+
+
 async def test_only_a_tenant_with_its_own_good_key_comes_in(acme: Account, api: Api, broker: str) -> None:
     other, key = await make_account(api), (await acme.post("/api-keys", {}))["key"]
-    assert await let_in(broker, user=acme.tenant, password=key)
+    await comes_in(broker, user=acme.tenant, password=key)
     refused: list[dict[str, Any]] = [
         {},
         {"user": acme.tenant},
@@ -63,7 +69,7 @@ async def test_only_a_tenant_with_its_own_good_key_comes_in(acme: Account, api: 
 
 async def test_a_key_that_has_ended_opens_nothing(acme: Account, broker: str, storage: Storage) -> None:
     made = await acme.post("/api-keys", {})
-    assert await let_in(broker, user=acme.tenant, password=made["key"])
+    await comes_in(broker, user=acme.tenant, password=made["key"])
     assert (await acme.call("DELETE", f"/api-keys/{made['id']}")).status == 204
     assert not await let_in(broker, user=acme.tenant, password=made["key"])
     made = await acme.post("/api-keys", {})
@@ -107,7 +113,7 @@ async def test_a_tenant_that_is_being_erased_has_no_partners(
 
 
 async def test_a_connection_ends_with_its_key(acme: Account, join: Join) -> None:
-    until_then = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+    until_then = (datetime.now(UTC) + timedelta(seconds=10)).isoformat()  # so long may it take to connect
     partner = await join(acme, made=await acme.post("/api-keys", {"expires_at": until_then}))
     assert (await partner.told("message.cancel", {}))["status"] == 422
     await until(lambda: partner.lost, "the connection is ended")
@@ -165,9 +171,11 @@ async def test_who_has_too_many_connections_loses_the_newest(
 async def test_who_floods_is_cut_off(acme: Account, join: Join, broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "MOST_IN_HAND", 10)
     monkeypatch.setattr(watch, "FLOOD", 100)
+    monkeypatch.setattr(watch, "KEPT_OUT", timedelta(minutes=5))
     partner, quiet = await join(acme), await join(acme)
-    for _ in range(5_000):
-        await partner.client.publish(f"t.{acme.tenant}.cmd.message.cancel", b"{}")
+    with contextlib.suppress(Error):  # it may be over before they are all written
+        for _ in range(5_000):
+            await partner.client.publish(f"t.{acme.tenant}.cmd.message.cancel", b"{}")
     await until(lambda: partner.lost, "the flood is ended")
     assert not quiet.lost
     assert not await let_in(broker, user=acme.tenant, password=partner.key)
@@ -187,5 +195,9 @@ async def test_while_the_database_is_away_nobody_is_cut_off(
     door.keyring.forget()
     assert not await let_in(broker, user=acme.tenant, password=key)
     monkeypatch.undo()
-    assert (await partner.told("message.cancel", {}))["status"] == 422
+
+    async def served() -> bool:  # a question that was on its way fails for all who wait for its answer
+        return bool((await partner.told("message.cancel", {}))["status"] == 422)
+
+    await until(served, "commands are taken again")
     assert not partner.lost

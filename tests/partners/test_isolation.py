@@ -58,24 +58,44 @@ class Scene:
             for who in (self.mallory.tenant, self.victor.tenant):
                 found = (await self.bus.js.stream_info(stream, subjects_filter=f"t.{who}.>")).state.subjects
                 held |= {f"{stream} {subject}": count for subject, count in (found or {}).items()}
-        for name in [one.name async for one in _consumers(self.bus)]:
-            held[f"consumer {name}"] = True
+        async for one in _consumers(self.bus):
+            if not _goes_by_itself(one):
+                held[f"consumer {one.name}"] = True
         info = await self.bus.js.consumer_info("EVENTS", self.victor.durable)
         return held | {"pending": info.num_pending, "unacknowledged": info.num_ack_pending, "read": info.ack_floor}
 
-    async def happens(self, who: Partner, what: str) -> None:
-        """The platform tells an event, and it came to Victor if it is his: so did all that was sent before.
+    async def happens(self, who: Partner, what: str) -> int:
+        """The platform tells an event, and it came to whose it is: so did all that was sent before.
 
-        What is heard live comes at most once, so it is told again if need be.
+        What is heard live comes at most once, so it is told again if need be: as often as this returns.
         """
-        for _ in range(10):
-            await self.bus.js.publish(f"t.{who.tenant}.evt.message.sent", json.dumps({"what": what}).encode())
-            if who is not self.victor:
-                return
+        heard, body = self.to_victor if who is self.victor else self.to_mallory, _told(what)
+        for times in range(1, 11):
+            await self.bus.js.publish(f"t.{who.tenant}.evt.message.sent", body)
             with contextlib.suppress(AssertionError):
-                await until(lambda: any(what in one.data.decode() for one in self.to_victor), "the event came", 3)
-                return
+                await until(lambda: any(one.data == body for one in heard), "the event came", 3)
+                return times
         raise AssertionError("an event was told ten times, and came never")
+
+    async def ends_as_it_was(self, before: dict[str, Any]) -> None:
+        """Fail if anything is kept, or has come to Victor, but what was there `before` and an event that ends it."""
+        times, his = await self.happens(self.victor, "the end"), f"EVENTS t.{self.victor.tenant}.evt.message.sent"
+        assert await self.kept() == before | {his: before[his] + times, "pending": before["pending"] + times}
+        assert heard(self.to_victor) == {_told("the end")}
+
+
+def _told(what: str) -> bytes:
+    return json.dumps({"what": what}).encode()
+
+
+def heard(messages: list[Msg]) -> set[bytes]:
+    """What has come since the scene began: of what it began with, some may come late."""
+    return {one.data for one in messages} - {_told("hers"), _told("his")}
+
+
+def _goes_by_itself(consumer: Any) -> bool:
+    """Whether the broker forgets it within the hour if nobody reads, as what other tests have left behind."""
+    return consumer.name.startswith("tail-") or 0 < (consumer.config.inactive_threshold or 0) < 3600
 
 
 async def _consumers(bus: Bus) -> AsyncIterator[Any]:
@@ -109,7 +129,6 @@ async def scene(tenants: list[Account], bus: Bus, join: Join) -> AsyncIterator[S
         await partner.client.flush()
     await made.happens(mallory, "hers")
     await made.happens(victor, "his")
-    await until(lambda: made.to_mallory, "her event came")
     made.to_victor.clear()
     made.to_mallory.clear()
     yield made
@@ -191,11 +210,9 @@ async def test_what_is_not_hers_she_can_not_say(scene: Scene, subject: str) -> N
     answers = await scene.mallory.client.subscribe(scene.names("_INBOX_<m-key>.answer"))
     await scene.publish(subject, b'{"filter":"t.<v>.>"}', "_INBOX_<m-key>.answer")
     assert await scene.mallory.complains("permissions violation for publish"), scene.mallory.complaints
-    await scene.happens(scene.victor, "the end")
-    assert await scene.kept() == before | {f"EVENTS t.{scene.victor.tenant}.evt.message.sent": 2, "pending": 2}
-    assert len(scene.to_victor) == 1
+    await scene.ends_as_it_was(before)
     assert answers.pending_msgs == 0
-    assert scene.to_mallory == []
+    assert heard(scene.to_mallory) == set()
 
 
 #: What others are told.
@@ -234,13 +251,13 @@ NOT_HERS_TO_HEAR = (
 @pytest.mark.parametrize("queue", ["", "harkara"])
 @pytest.mark.parametrize("subject", NOT_HERS_TO_HEAR)
 async def test_what_is_not_hers_she_can_not_hear(scene: Scene, subject: str, queue: str) -> None:
-    heard = await scene.mallory.client.subscribe(scene.names(subject), queue)
+    subscription = await scene.mallory.client.subscribe(scene.names(subject), queue)
     assert await scene.mallory.complains("permissions violation for subscription"), scene.mallory.complaints
     await scene.happens(scene.victor, "his alone")
     assert (await scene.victor.told("message.cancel", {}))["status"] == 422
     await scene.mallory.client.flush()
-    assert heard.pending_msgs == 0
-    assert scene.to_mallory == []
+    assert subscription.pending_msgs == 0
+    assert heard(scene.to_mallory) == set()
 
 
 #: What she may say, with an answer that would go where she may not speak.
@@ -273,9 +290,7 @@ async def test_no_answer_becomes_somebody_elses_message(scene: Scene, subject: s
     await scene.publish(subject, b"{}", reply)
     # Her own next command is answered: so the one before was, wherever that answer went.
     assert (await scene.mallory.told("message.cancel", {}))["status"] == 422
-    await scene.happens(scene.victor, "the end")
-    assert await scene.kept() == before | {f"EVENTS t.{scene.victor.tenant}.evt.message.sent": 2, "pending": 2}
-    assert len(scene.to_victor) == 1, scene.to_victor
+    await scene.ends_as_it_was(before)
 
 
 #: What would have a stream forget, postpone, overwrite or forge, if it ever saw it.
@@ -307,10 +322,8 @@ async def test_headers_of_a_command_reach_no_stream(scene: Scene, headers: dict[
     head = {name.replace("_", "-"): scene.names(value) for name, value in headers.items()}
     answer = await scene.mallory.told("message.send", wanted, head)
     assert answer["status"] == "accepted", answer
-    await scene.happens(scene.victor, "the end")
     mine = f"COMMANDS t.{scene.mallory.tenant}.cmd.message.send"
-    told = {f"EVENTS t.{scene.victor.tenant}.evt.message.sent": 2, "pending": 2}
-    assert await scene.kept() == before | {mine: 1} | told
+    await scene.ends_as_it_was(before | {mine: 1})
     stored = await scene.bus.js.get_last_msg("COMMANDS", mine.partition(" ")[2])
     assert set(stored.headers or {}) <= {"Nats-Msg-Id", "X-Msg-Id", "X-Cause", "X-By"}
     assert not set((stored.headers or {}).values()) & set(head.values())
@@ -335,7 +348,7 @@ async def test_a_trace_goes_nowhere_else(scene: Scene) -> None:
         await scene.publish("t.<m>.cmd.message.cancel", Nats_Trace_Dest=to)
         assert await scene.mallory.complains("permissions violation for publish")
     await scene.happens(scene.victor, "the end")
-    assert len(scene.to_victor) == 1
+    assert heard(scene.to_victor) == {_told("the end")}
 
 
 async def test_anothers_things_are_not_there(scene: Scene) -> None:
@@ -373,7 +386,7 @@ async def test_subscriptions_are_limited(scene: Scene) -> None:
 async def test_events_are_fetched_in_reasonable_numbers(scene: Scene) -> None:
     mine = scene.names("$JS.API.CONSUMER.MSG.NEXT.EVENTS.<m-durable>")
     for request in ({"batch": 1_000_000}, {"batch": 1, "expires": 3_600_000_000_000}):
-        answer = await scene.mallory.client.request(mine, json.dumps(request).encode(), timeout=5)
+        answer = await scene.mallory.client.request(mine, json.dumps(request).encode(), timeout=30)
         assert answer.headers
         assert answer.headers["Status"] == "409"
 
@@ -401,6 +414,7 @@ async def test_while_she_floods_others_are_served(scene: Scene) -> None:
     sender = await scene.victor.account.sender()
     wanted = {"to": a_phone(), "sender_id": sender, "body": "Hello"}
     for _ in range(3):
-        for _ in range(1_000):
-            await scene.mallory.client.publish(scene.names("t.<m>.cmd.message.cancel"), b"{}")
+        with contextlib.suppress(Error):  # it may cost her the connection
+            for _ in range(1_000):
+                await scene.mallory.client.publish(scene.names("t.<m>.cmd.message.cancel"), b"{}")
         assert (await scene.victor.told("message.send", wanted))["status"] == "accepted"
