@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from aiohttp import ClientSession
@@ -22,6 +23,9 @@ from harkara.http.server import listening
 from harkara.settings import Settings
 from harkara.storage.blobs import FileBlobs
 from harkara.storage.storage import Storage
+
+#: How long the front door of these tests waits for Redis before it counts alone, by a small share of each limit.
+PATIENT_S = 60.0
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +66,7 @@ async def door(
         feed=feed,
         passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=64)),  # these tests sign up by the hundred
     )
+    made.counting.limits._patience_s = PATIENT_S
     async with made.listening():
         yield made
     await feed.stop()
@@ -74,6 +79,13 @@ async def api(door: Door) -> AsyncIterator[Api]:
     port = int(door.settings.public_url.rsplit(":", 1)[1])
     async with listening(door, "127.0.0.1", port), ClientSession() as session:
         yield Api(f"http://127.0.0.1:{port}", session, door)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may pause for longer than a front door waits for its servers; tests of that say how long."""
+    for place in ("asking", "context", "idempotency", "webhooks"):
+        monkeypatch.setattr(f"harkara.http.{place}.PATIENCE", timedelta(seconds=60))
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ async def test_a_feed_elsewhere_is_closed_at_once(
     async with elsewhere.api.session.ws_connect(url, headers=made.headers) as ws:
         await until(lambda: elsewhere.feed.serves(acme.tenant), "it listens")
         await made.withdraw()
-        told = await ws.receive_json(timeout=10)
+        told = await ws.receive_json(timeout=30)
         assert (told["type"], "withdrawn" in told["data"]["reason"]) == ("feed.closed", True)
 
 
@@ -231,7 +231,7 @@ async def test_a_ticket_dies_with_the_login_it_was_issued_to(acme: Account, else
     async with elsewhere.api.session.ws_connect(url) as ws:
         await until(lambda: elsewhere.feed.serves(acme.tenant), "it listens")
         await acme.call("POST", "/auth/logout", body={"refresh_token": acme.tokens["refresh_token"]})
-        assert (await ws.receive_json(timeout=10))["type"] == "feed.closed"
+        assert (await ws.receive_json(timeout=30))["type"] == "feed.closed"
     with pytest.raises(WSServerHandshakeError) as refused:
         await elsewhere.api.session.ws_connect(f"{elsewhere.api.url}/api/v1/feed?ticket={unused}")
     assert refused.value.status == 401

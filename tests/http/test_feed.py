@@ -76,7 +76,7 @@ async def test_an_event_is_told_with_its_sequence_type_time_and_body(
     at = datetime.fromisoformat(told.pop("at"))
     assert told == {"seq": seq, "type": "message.sent", "data": {"id": "7", "wamid": "wamid.x"}}
     assert at.tzinfo is not None
-    assert abs((datetime.now(at.tzinfo) - at).total_seconds()) < 10
+    assert abs((datetime.now(at.tzinfo) - at).total_seconds()) < 60
 
 
 async def test_only_the_own_tenants_events_are_told(
@@ -265,7 +265,7 @@ async def test_nothing_is_missed_when_the_broker_is_killed(
             await listening.take(told - len(listening.got))
             server.kill()
             await server.start()
-        await listening.take(300 - len(listening.got), within_s=40)
+        await listening.take(300 - len(listening.got), within_s=60)
         await publishing
     assert numbers(listening.got) == list(range(300))
 
@@ -402,7 +402,7 @@ async def test_a_ticket_opens_the_feed_once(front: Front, bus: Bus, key: str, te
     url = front.url(f"/feed?ticket={issued['ticket']}")
     async with front.session.ws_connect(url) as ws:
         await ws.send_json({"subscribe": ["*"], "since": issued["seq"]})
-        assert (await ws.receive_json(timeout=10))["data"]["id"] == "1"
+        assert (await ws.receive_json(timeout=30))["data"]["id"] == "1"
     async with front.session.get(url, headers=UPGRADE) as response:
         assert response.status == 401
         assert "ticket" in (await response.json())["detail"]
@@ -416,15 +416,15 @@ UPGRADE = {
 }
 
 
-async def test_a_ticket_lives_thirty_seconds_and_is_not_kept_readable(front: Front, key: str) -> None:
+async def test_a_ticket_lives_thirty_seconds_and_is_not_kept_readable(front: Front, key: str, tenant: str) -> None:
     async with front.session.post(front.url("/feed/ticket"), headers={"X-API-Key": key}) as response:
         ticket = (await response.json())["ticket"]
     redis = front.door.redis
-    names = [name async for name in redis.scan_iter("feed:ticket:*")]
-    assert names
-    assert not any(ticket.encode() in name for name in names)
-    for name in names:
-        assert 0 < await redis.ttl(name) <= 30
+    kept: dict[bytes, Any] = {name: await redis.get(name) async for name in redis.scan_iter("feed:ticket:*")}
+    # Other tests leave tickets behind, which may expire at any moment.
+    [name] = [name for name, holder in kept.items() if holder and tenant.encode() in holder]
+    assert ticket.encode() not in name + kept[name]
+    assert 0 < await redis.pttl(name) <= 30_000
 
 
 @pytest.mark.parametrize("query", ["", "?ticket=", "?ticket=nonsense"])
@@ -473,7 +473,7 @@ async def test_a_member_who_was_put_out_hears_nothing_more(front: Front, storage
         async with storage.tenant(tenant) as con:
             await con.execute("update tenant_users set is_active = false")
         await front.feed.recheck()
-        assert (await ws.receive_json(timeout=10))["type"] == "feed.closed"
+        assert (await ws.receive_json(timeout=30))["type"] == "feed.closed"
 
 
 async def test_a_feed_ends_with_the_access_token_it_was_opened_with(
@@ -529,8 +529,10 @@ async def raw_listener(front: Front, key: str, since: int) -> AsyncIterator[asyn
 
 
 async def test_a_slow_reader_is_told_so_and_dropped_and_slows_nobody(
-    front: Front, bus: Bus, key: str, tenant: str
+    front: Front, bus: Bus, key: str, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It begins to read only after all that is to come: till then it must not be cut off.
+    monkeypatch.setattr("harkara.http.listener.CLOSING", timedelta(seconds=90))
     start = front.feed.position
     large = ContactOptedOut(id="1", reason="x" * 100_000)
     async with (
@@ -565,7 +567,7 @@ async def test_history_waits_for_a_slow_reader(front: Front, bus: Bus, key: str,
     start = front.feed.position
     await say(bus, tenant, *(ContactOptedOut(id=str(number), reason="x" * 100_000) for number in range(60)))
     everything = bytearray()
-    async with raw_listener(front, key, start) as reader, asyncio.timeout(30):
+    async with raw_listener(front, key, start) as reader, asyncio.timeout(60):
         while everything.count(b"contact.opted_out") < 60:
             everything += await reader.read(200_000)
     assert b"feed." not in everything
@@ -608,6 +610,6 @@ async def test_stopping_does_not_wait_for_clients_that_do_not_answer(
         # autoclose=False: this client never answers the server's close.
         ws = await session.ws_connect(front.url("/feed"), headers={"X-API-Key": key}, autoclose=False)
         await until(lambda: front.feed.listeners == 1, "it listens")
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(25):  # less than what a socket that answers no heartbeat is given
             await front.feed.stop()
         await ws.close()

@@ -382,8 +382,10 @@ async def importing_on(bus: Bus, storage: Storage) -> AsyncGenerator[Running]:
     herald = Herald(storage, bus.publisher, bus.publisher.send)
     async with bus.run(Importer(storage)) as running:
         await herald.start()
-        yield running
-        await herald.stop()
+        try:
+            yield running
+        finally:
+            await herald.stop()
 
 
 async def until_done(acme: Account, path: str) -> None:

@@ -228,7 +228,10 @@ async def test_a_message_is_never_unknown_right_after_it_was_accepted(acme: Acco
     assert (told["id"], told["status"]) == (accepted["id"], "accepted")
 
 
-async def test_a_young_message_of_another_process_is_waited_for(acme: Account, storage: Storage) -> None:
+async def test_a_young_message_of_another_process_is_waited_for(
+    acme: Account, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harkara.http.message_list.PATIENCE", timedelta(seconds=60))
     sender, id_ = await acme.sender(), uuid7()
     asking = asyncio.create_task(acme.call("GET", f"/messages/{id_}"))
     await asyncio.sleep(0.1)
@@ -241,7 +244,7 @@ async def test_an_unknown_young_message_is_unknown_after_a_moment(acme: Account,
     accepted = await acme.post("/messages", body, status=202)
     begin = time.monotonic()
     (await other.call("GET", f"/messages/{accepted['id']}")).is_problem(404)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 def test_what_was_just_accepted_is_remembered_for_its_tenant_only_and_not_for_ever() -> None:

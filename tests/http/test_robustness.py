@@ -42,7 +42,7 @@ class Raw:
         with suppress(ConnectionError):
             await self._writer.drain()
 
-    async def answer(self, within_s: float = 10) -> tuple[int, dict[str, str], bytes]:
+    async def answer(self, within_s: float = 30) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the next answer."""
         async with asyncio.timeout(within_s):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")

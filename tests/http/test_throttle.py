@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,10 +149,13 @@ async def test_without_redis_each_front_door_counts_alone(to_redis: Gate, how: s
 
 @pytest.fixture
 def strict(api: Api) -> Iterator[Api]:
-    """The front door, as strict as in production: with one address for all these tests, so only by account."""
+    """The front door, as strict as in production: with one address for all these tests, so only by account.
+
+    Its time stands still, so that nothing is forgiven meanwhile; and it waits for Redis, as `Guessing` does.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        allowance = replace(PRODUCTION, address=Limit(100, 10_000), signup=Limit(100, 10_000))
-        patch.setattr(api.door, "throttle", Throttle(api.door.redis, allowance))
+        allowance, now = replace(PRODUCTION, address=Limit(100, 10_000), signup=Limit(100, 10_000)), time.time()
+        patch.setattr(api.door, "throttle", Throttle(api.door.redis, allowance, lambda: now, 30.0))
         yield api
 
 
