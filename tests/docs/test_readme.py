@@ -69,7 +69,7 @@ async def test_the_first_steps_work() -> None:
                     sent.add((event["type"], str(event["data"].get("step"))))
                 return len(sent) == 3
 
-            await until(heard, "the order's message and both steps were delivered, by the feed", timeout=30)
+            await until(heard, "the order's message and both steps were delivered, by the feed", timeout=60)
         finally:
             listening.kill()
             await listening.wait()

@@ -37,6 +37,7 @@ from harkara.bus.messages import Ack
 from harkara.cli import settings_for
 from harkara.settings import SettingsError
 from loguru import logger
+import sentry_sdk
 
 def fails(delivery):
     phone = {PHONE!r}
@@ -57,6 +58,7 @@ async def main():
         await handling.work([Raw("t.acme.cmd.enrollment.start", named, body, "COMMANDS", number, 1, 0)])
 
 settings_for()
+sentry_sdk.get_client().options["shutdown_timeout"] = 60.0  # a busy machine may take longer than is waited for usually
 logger.error("this has no exception")
 asyncio.run(main())
 raise KeyError({PASSWORD!r})
