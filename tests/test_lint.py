@@ -20,6 +20,7 @@ COMMANDS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",
 APART = ("celery_app.py", "enqueue.py", "taskiq_app.py")
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_there_is_nothing_to_find(command: tuple[str, ...]) -> None:
     assert f"$(BIN)/python -m {' '.join(command)}\n" in (ROOT / "Makefile").read_text(), "make lint runs the same"

@@ -198,7 +198,7 @@ def test_a_text_cannot_call_or_grow(text: str) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(TemplateFault):
         compiled(text)
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(

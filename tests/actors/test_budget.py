@@ -7,15 +7,25 @@ from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
+from support import until
 
 from harkara.actors import budget
 from harkara.actors.budget import Budgets
 from harkara.storage import redis_keys
 
 
-async def taken_within(budgets: list[Budgets], number: str, rate: float, seconds: float) -> int:
-    """How many turns a number gives away in a time, to as many processes as there are budgets."""
-    taken = 0
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis is never taken for away because this machine is busy: each process would keep the rate alone."""
+    monkeypatch.setattr(budget, "PATIENCE_S", 60)
+
+
+async def taken_at(budgets: list[Budgets], number: str, rate: float, *, least: int, least_s: float) -> float:
+    """How many turns a second a number gives away, to as many processes as there are budgets.
+
+    Of so many turns, and so many seconds, at least; the two that it has at once are not counted.
+    """
+    taken, started = 0, time.monotonic()
 
     async def take(one: Budgets) -> None:
         nonlocal taken
@@ -24,27 +34,28 @@ async def taken_within(budgets: list[Budgets], number: str, rate: float, seconds
             taken += 1
 
     tasks = [asyncio.create_task(take(one)) for one in budgets for _ in range(20)]
-    await asyncio.wait(tasks, timeout=seconds)
+    await asyncio.wait(tasks, timeout=least_s)
+    await until(lambda: taken >= least, "as many turns as are to be counted")
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    return taken
+    return (taken - 2) / (time.monotonic() - started)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_processes_share_one_rate(redis_url: str) -> None:
     clients = [Redis.from_url(redis_url) for _ in range(3)]
     budgets = [Budgets(client) for client in clients]
-    started = time.monotonic()
-    taken = await taken_within(budgets, uuid.uuid4().hex, 100, 1.5)
-    elapsed = time.monotonic() - started
+    a_second = await taken_at(budgets, uuid.uuid4().hex, 100, least=50, least_s=1.5)
     for one in budgets:
         await one.close()
     for client in clients:
         await client.aclose()
     # Never more than the rate; how much less says how busy this machine is.
-    assert 20 < taken <= 100 * elapsed + 2
+    assert a_second <= 100
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_code_overtakes_what_waits(redis_url: str) -> None:
     client = Redis.from_url(redis_url)
     budgets, number, order = Budgets(client), uuid.uuid4().hex, list[str]()
@@ -64,6 +75,7 @@ async def test_a_code_overtakes_what_waits(redis_url: str) -> None:
     assert order.index("utility") <= 3
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_held_number_gives_nothing_away_in_any_process(redis_url: str) -> None:
     clients = [Redis.from_url(redis_url) for _ in range(2)]
     one, other = (Budgets(client) for client in clients)
@@ -79,6 +91,7 @@ async def test_a_held_number_gives_nothing_away_in_any_process(redis_url: str) -
         await client.aclose()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_whose_turn_never_comes_waits_elsewhere_and_gives_its_place_to_others(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +114,7 @@ async def test_whose_turn_never_comes_waits_elsewhere_and_gives_its_place_to_oth
 async def test_messages_go_on_at_their_rate_while_redis_is_away() -> None:
     client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=0.2)
     budgets = Budgets(client)
-    taken = await taken_within([budgets], "somebody", 50, 1.0)
+    a_second = await taken_at([budgets], "somebody", 50, least=10, least_s=1.0)
     await budgets.close()
     await client.aclose()
-    assert 5 < taken <= 60
+    assert a_second <= 50

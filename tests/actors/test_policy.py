@@ -224,10 +224,15 @@ class Bus:
         return None
 
 
+async def claim_all(ticker: Ticker) -> None:
+    """Claim all that is due: other tests may have left more than one claim takes."""
+    while await ticker._claim_once():
+        pass
+
+
 async def claimed(storage: Storage, one: Enrolled, bus: Bus) -> list[Any]:
     """What a ticker makes of this tenant's due steps: the events it tells."""
-    ticker = Ticker(storage, bus)  # type: ignore[arg-type]
-    await ticker._claim_once()
+    await claim_all(Ticker(storage, bus))  # type: ignore[arg-type]
     return [out.message for out in bus.published if out.tenant == one.tenant]
 
 
@@ -250,7 +255,7 @@ async def test_a_step_that_is_claimed_before_what_defers_it_ends_keeps_no_timer(
     async with storage.tenant(one.tenant):
         await ContactCampaignProgress.filter(id=one.id).update(deferred_until=until)
     ticker = Ticker(storage, Bus())  # type: ignore[arg-type]
-    await ticker._claim_once()
+    await claim_all(ticker)
     assert not [held for held in ticker._held if held.step.enrollment_id == str(one.id)]
     assert (await one.row(storage)).next_claim_at == until
 
@@ -504,7 +509,10 @@ async def test_what_waited_for_the_same_instant_is_claimed_in_the_order_in_which
                              Content(body="Hello"), None, None, 1.0)  # fmt: skip
         async with storage.batch((each.tenant,)) as con:
             assert await deferring.defer(con, [deferring.Deferral(attempt, until, "quiet_hours")]) == {each.message}
-    _, steps = await due.claim(storage, 1000, timedelta(seconds=1.25), timedelta(seconds=20))
+    steps, taken = list[due.DueStep](), 1
+    while taken:  # other tests may have left more that is due than one claim takes
+        taken, more = await due.claim(storage, 1000, timedelta(seconds=1.25), timedelta(minutes=5))
+        steps += more
     ours = [step for step in steps if UUID(step.enrollment_id) in dues]
     assert [UUID(step.enrollment_id) for step in ours] == sorted(dues, key=lambda id_: dues[id_])
     assert {step.leaves_at for step in ours} == {until}

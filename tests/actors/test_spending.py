@@ -11,7 +11,9 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
+from support import until
 
+from harkara.actors import budget
 from harkara.actors.budget import Budgets, Spending, _Number
 from harkara.actors.budget_script import ONE_LESSON_US, PAIR_BURST, RECOVERS_US, SLOWER
 from harkara.actors.learning import PACED_PER_S, learn
@@ -46,7 +48,9 @@ class Bank:
 
 
 @pytest.fixture
-async def bank(redis_url: str) -> AsyncIterator[Bank]:
+async def bank(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bank]:
+    # Redis is never taken for away because this machine is busy: there would be no budgets but the number's own.
+    monkeypatch.setattr(budget, "PATIENCE_S", 60)
     clients = [Redis.from_url(redis_url) for _ in range(3)]
     time = [1_800_000_000.0]
     made = Bank([Budgets(client, lambda: time[0]) for client in clients], time)
@@ -149,19 +153,25 @@ async def test_a_number_that_was_too_fast_slows_down_and_recovers(bank: Bank) ->
 
 async def test_what_comes_in_uses_the_same_rate(bank: Bank) -> None:
     quiet = await waits(bank, 10)
-    bank.time[0] += 10
-    await bank.budgets[0].came_in([(bank.number, f"+91{n}") for n in range(5)])
-    assert await waits(bank, 10) > 4 * quiet
+
+    async def slower() -> bool:
+        bank.time[0] += 10
+        await bank.budgets[0].came_in([(bank.number, f"+91{n}") for n in range(5)])
+        return await waits(bank, 10) > 4 * quiet
+
+    # What came in counts for a second, by the clock of Redis: on a busy machine that may be over before it is asked.
+    await until(slower, "what came in is counted")
 
 
 async def test_a_tenant_has_its_plans_rate_over_all_numbers(bank: Bank) -> None:
     tenant = uuid4().hex
-    spending = Spending(tenant=tenant, tenant_rate=1.0)
+    # So slow that Redis, whose clock the test does not move, forgets nothing meanwhile.
+    spending = Spending(tenant=tenant, tenant_rate=0.01)
     other = uuid4().hex
     assert await bank.budgets[0].acquire(bank.number, 1.0, "utility", spending) is None
     waiting = asyncio.create_task(bank.budgets[1].acquire(other, 1.0, "utility", spending))
-    free = Spending(tenant=uuid4().hex, tenant_rate=1.0)
+    free = Spending(tenant=uuid4().hex, tenant_rate=0.01)
     assert await bank.budgets[1].acquire(uuid4().hex, 1.0, "utility", free) is None
     assert not waiting.done()
-    bank.time[0] += 1.1
+    bank.time[0] += 101
     assert await asyncio.wait_for(waiting, 30) is None

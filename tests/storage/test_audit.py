@@ -25,8 +25,12 @@ def who(**more: Any) -> str:
 
 
 async def noted(storage: Storage, tenant: str) -> list[Any]:
+    """All notes of a tenant, those of one entity as it was made, changed and deleted."""
     async with storage.tenant(tenant) as con:
-        rows = await con.fetch("select * from audit_log order by id")
+        # Not by id: those of one millisecond are in no order.
+        rows = await con.fetch(
+            "select * from audit_log order by entity, array_position(array['create', 'update', 'delete'], action)"
+        )
     return [{**row, **{side: json.loads(row[side] or "null") for side in ("before", "after")}} for row in rows]
 
 

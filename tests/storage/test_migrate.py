@@ -53,7 +53,7 @@ async def test_a_field_that_is_added_has_a_value_for_the_rows_that_are_there(nam
 
 async def test_three_at_once_do_it_once(new_database: NewDatabase) -> None:
     database = await new_database()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         ran = await asyncio.gather(*(migrate(database.owner_url) for _ in range(3)))
     assert sorted(ran) == [0, 0, len(names())]
 
@@ -69,7 +69,7 @@ async def test_three_processes_at_once_do_it_once(new_database: NewDatabase) -> 
         )
         for _ in range(3)
     ]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         outputs = [(await process.communicate())[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sorted(int(output) for output in outputs) == [0, 0, len(names())]
@@ -106,7 +106,7 @@ async def test_a_migration_does_not_queue_behind_a_long_reader(
     connection = await asyncpg.connect(database.owner_url)
     await connection.execute("create table tortoise_migrations (x int)")
     monkeypatch.setattr("harkara.storage.migrate.LOCK_TIMEOUT", "200ms")
-    async with asyncio.timeout(10), connection.transaction():
+    async with asyncio.timeout(60), connection.transaction():
         await connection.execute("lock table tortoise_migrations")
         with pytest.raises(StorageError, match="rolled back"):
             await migrate(database.owner_url)

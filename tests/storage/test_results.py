@@ -69,11 +69,15 @@ async def sending_three(
     return several, finish
 
 
+#: Whether somebody waits for whoever asks.
+IS_WAITED_FOR = "select exists (select from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid)))"
+
+
 async def waiting(admin: asyncpg.Connection) -> None:
-    """Until somebody waits for a row."""
+    """Until somebody waits for a row that this connection has."""
 
     async def waits() -> bool:
-        return bool(await admin.fetchval("select exists (select from pg_locks where not granted)"))
+        return bool(await admin.fetchval(IS_WAITED_FOR))
 
     await until(waits, "the batch waits for the row")
 

@@ -24,6 +24,9 @@ from harkara.storage.storage import Storage, StorageError, credentials, is_away
 #: The logger of the driver's pool.
 POOL = "asyncpg.pool"
 
+#: Ends a session, and waits until it has ended.
+TERMINATE = "select pg_terminate_backend($1, 60000)"
+
 #: How a session that the server ended shows.
 AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, BaseORMException)
 
@@ -39,7 +42,7 @@ async def single(database: Database) -> AsyncIterator[Storage]:
 
 async def is_free(storage: Storage) -> None:
     """Fail unless the pool's connection can be had, and is as good as new."""
-    async with asyncio.timeout(5), storage.anonymous() as con:
+    async with asyncio.timeout(30), storage.anonymous() as con:
         assert await con.fetchval("select app.tenants() is null")
     assert tenants.get() is None
 
@@ -90,7 +93,7 @@ async def test_a_transaction_that_cannot_begin_gives_the_connection_back(
     for _ in range(3):
         async with single.anonymous() as con:
             backend = await con.fetchval("select pg_backend_pid()")
-        await admin.execute("select pg_terminate_backend($1, 5000)", backend)
+        await admin.execute(TERMINATE, backend)
         opened = single.tenant(tenant) if way == "tenant" else single.batch((tenant,))
         try:
             async with opened as con:
@@ -111,7 +114,7 @@ async def test_a_session_that_ends_inside_a_transaction_gives_the_connection_bac
     async def ends_inside() -> None:
         async with single.tenant(tenant) if way == "tenant" else single.batch((tenant,)) as con:
             backend = await con.fetchval("select pg_backend_pid()")
-            await admin.execute("select pg_terminate_backend($1, 5000)", backend)
+            await admin.execute(TERMINATE, backend)
             if noticed:
                 await until(lambda: _is_gone(con), "the pool notices")
             if at == "a query":
@@ -228,9 +231,10 @@ async def test_twenty_connections_serve_everybody(
 
     before = await admin.fetchval("select count(*) from pg_stat_activity where usename = 'harkara_app'")
     watching = asyncio.create_task(watch())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         await asyncio.gather(*(work(number) for number in range(200)))
     watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     async with storage.batch(some) as con:
         assert await con.fetchval("select count(*) from contacts") == 200
     await storage.close()
