@@ -9,9 +9,9 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import msgspec
@@ -81,7 +81,7 @@ class Node:
         try:
             with urlopen(f"http://127.0.0.1:{self.monitor_port}/{path}", timeout=2) as answer:
                 return msgspec.json.decode(answer.read())
-        except (URLError, OSError):
+        except (OSError, HTTPException):
             return None
 
     async def healthy(self) -> bool:
@@ -117,7 +117,7 @@ class Nodes:
             self.nodes[name].spawn(self.routes)
         await self.until_healthy()
 
-    async def until_healthy(self, within_s: float = 60) -> None:
+    async def until_healthy(self, within_s: float = 120) -> None:
         async def healthy() -> bool:
             return all([await node.healthy() for node in self.nodes.values() if node.running])
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from harkara.bus import topology
@@ -99,7 +100,7 @@ async def serving(store: Path) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Bus]:
-    """A bus with the real topology on it."""
-    async with await connect(server.url) as opened:
+    """A bus with the real topology on it; what it publishes while the server is away waits for it for long."""
+    async with await connect(server.url, patience=timedelta(seconds=60)) as opened:
         await topology.apply(opened.js)
         yield opened

@@ -71,18 +71,43 @@ async def until(
 ) -> Any:
     """Waits until `predicate` (plain or async) gives something true, and returns that.
 
-    Fails the test with `description` after `timeout` seconds. The predicate is asked every `every` seconds.
+    Fails the test with `description` after `timeout` seconds. The predicate is asked every `every` seconds; one that
+    runs into a time limit of its own, as on a busy machine, is asked again.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     while True:
-        answer = predicate()
-        value = await answer if inspect.isawaitable(answer) else answer
+        try:
+            answer = predicate()
+            value = await answer if inspect.isawaitable(answer) else answer
+        except TimeoutError:
+            value = None
         if value:
             return value
         if loop.time() >= deadline:
             raise AssertionError(f"not within {timeout} s: {description}")
         await asyncio.sleep(every)
+
+
+@contextmanager
+def turning() -> Iterator[Callable[[], float]]:
+    """Gives how often a second the running loop has turned since the block began: what spins turns it by the thousand.
+
+    Processor time would say how busy the machine is, and count what the whole process does besides.
+    """
+    loop: Any = asyncio.get_running_loop()
+    began, turns, selector = loop.time(), 0, loop._selector
+
+    def select(timeout: float | None = None) -> Any:
+        nonlocal turns
+        turns += 1
+        return type(selector).select(selector, timeout)
+
+    selector.select = select
+    try:
+        yield lambda: turns / (loop.time() - began)
+    finally:
+        del selector.select
 
 
 @contextmanager

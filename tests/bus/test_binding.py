@@ -104,9 +104,9 @@ async def test_a_shared_batch_is_nobodys() -> None:
             logger.info("alone")
     finally:
         log.about.reset(before)
-    together, alone = map(json.loads, lines.getvalue().splitlines())
-    assert "message_id" not in together
-    assert alone["message_id"] == "m-1"
+    said = {one["message"]: one for one in map(json.loads, lines.getvalue().splitlines())}
+    assert "message_id" not in said["together"]
+    assert said["alone"]["message_id"] == "m-1"
 
 
 def test_people_are_told_it_at_the_end_of_the_line() -> None:

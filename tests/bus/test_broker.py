@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from bus.actors import begin
 from nats_server import Server
-from support import until
+from support import turning, until
 
 from harkara.bus import broker, topology
 from harkara.bus.connection import Bus, connect
@@ -25,7 +25,8 @@ async def test_many_are_stored_in_their_order(bus: Bus) -> None:
 async def test_publishing_waits_for_a_server_that_comes_back(server: Server, bus: Bus) -> None:
     server.kill()
     publishing = asyncio.create_task(bus.publisher.publish_many([begin(n) for n in range(50)]))
-    await until(lambda: bus.publisher._waiting and not bus.connected, "the loss to be noticed")
+    await until(lambda: not bus.connected, "the loss to be noticed")
+    assert not publishing.done()
     await server.start()
     results = await publishing
     assert all(isinstance(one, Ack) for one in results)
@@ -50,11 +51,11 @@ async def test_a_server_that_stays_away_is_unavailable_within_the_patience(serve
     async with await connect(server.url, patience=timedelta(seconds=0.5)) as bus:
         await topology.apply(bus.js)
         server.kill()
-        began, used = time.perf_counter(), time.process_time()
-        with pytest.raises(Unavailable, match="try again"):
+        began = time.perf_counter()
+        with turning() as turns_a_second, pytest.raises(Unavailable, match="try again"):
             await bus.publisher.publish(begin(1))
-        assert 0.4 < time.perf_counter() - began < 5
-        assert time.process_time() - used < 0.3
+        assert 0.4 < time.perf_counter() - began < 20
+        assert turns_a_second() < 200
         await server.start()
 
 
@@ -78,7 +79,7 @@ async def test_what_was_asked_over_a_lost_connection_is_asked_again_once_there_i
         await until(lambda: len(other.publisher._waiting) == 3, "they wait for the answers")
         server.kill()
         await server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             assert isinstance(await alone, Ack)
             assert [type(one) for one in await many] == [Ack, Ack]
 

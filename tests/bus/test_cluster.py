@@ -12,7 +12,7 @@ from bus.actors import Clerk, begin
 from nats_nodes import Nodes, clustered
 from support import quick_directory, until
 
-from harkara.bus import topology
+from harkara.bus import runner, topology
 from harkara.bus.api import Api
 from harkara.bus.connection import Bus, connect
 from harkara.bus.errors import Full, Unavailable
@@ -24,6 +24,12 @@ _ELECTED_WITHIN_S = 90
 
 #: A test waits for some of them.
 pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(autouse=True)
+def patient_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts while the servers still elect waits for them."""
+    monkeypatch.setattr(runner, "_START_WITHIN_S", _ELECTED_WITHIN_S)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ async def nodes(servers: Nodes) -> AsyncIterator[Nodes]:
 @pytest.fixture
 async def bus(nodes: Nodes) -> AsyncIterator[Bus]:
     """A bus with the real topology, and nothing in its queues; ids are remembered, so each test has its own numbers."""
-    async with await connect(nodes.url) as opened:
+    async with await connect(nodes.url, patience=timedelta(seconds=60)) as opened:
         await topology.apply(opened.js)
         await Api.over(opened.js, _ELECTED_WITHIN_S).call("STREAM.PURGE.COMMANDS")
         yield opened
@@ -71,11 +77,11 @@ async def test_everything_lies_on_three_servers_and_it_is_told_if_not(nodes: Nod
     assert await topology.diff(bus.js) == []
     assert (await bus.js.stream_info("COMMANDS")).config.num_replicas == 3
     # A durable of an actor, and one that is made on demand.
-    runner = bus.runner(
+    lane = bus.runner(
         Clerk(), stream="SEND", durable="send-x", filters=["t.x.work.send.>"], inactive_threshold=timedelta(minutes=5)
     )
     async with bus.run(Clerk()):
-        await runner.start()
+        await lane.start()
         streams = len(bus.topology.streams)
         places = await _until_whole(bus, streams + 3)
         assert {place.what for place in places} >= {"COMMANDS/enrollment", "WORK/enrollment", "SEND/send-x"}
@@ -89,7 +95,7 @@ async def test_everything_lies_on_three_servers_and_it_is_told_if_not(nodes: Nod
         await until(told, "it is told which server is away", _ELECTED_WITHIN_S, every=0.2)
         await nodes.start(away)
         await _until_whole(bus, streams + 3)
-        await runner.stop()
+        await lane.stop()
     one = await topology.diff(bus.js, replicas=1)
     assert {str(change) for change in one} >= {"stream SEND num_replicas: 3 -> 1"}
 
@@ -100,7 +106,7 @@ async def test_servers_that_were_only_told_of_are_gone_to_as_well(nodes: Nodes) 
         again = asyncio.Event()
         bus.link.on_up.append(again.set)
         nodes.nodes["n1"].kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(_ELECTED_WITHIN_S):
             await again.wait()
         await until(lambda: _answered(bus), "the broker answers", _ELECTED_WITHIN_S, every=0.2)
 
@@ -121,8 +127,8 @@ async def test_readers_go_on_when_the_server_that_led_them_is_gone(nodes: Nodes,
         await until(lambda: clerk.numbers() == {1}, "the first is read", _ELECTED_WITHIN_S)
         nodes.nodes[await _leader(bus, "COMMANDS/enrollment")].kill()
         await until(lambda: _stored(bus, 2), "messages are taken again", _ELECTED_WITHIN_S)
+        # The first comes again if its leader was gone before the others had heard that it is done.
         await until(lambda: clerk.numbers() == {1, 2}, "the second is read", _ELECTED_WITHIN_S)
-    assert len(clerk.seen) == 2
 
 
 async def _stored(bus: Bus, number: int) -> bool:
@@ -137,7 +143,7 @@ async def test_without_most_servers_nothing_is_taken_and_afterwards_once(nodes: 
     async with await connect(nodes.url, patience=timedelta(seconds=5)) as bus:
         await topology.apply(bus.js)
         await Api.over(bus.js, _ELECTED_WITHIN_S).call("STREAM.PURGE.COMMANDS")
-        await bus.publisher.publish(begin(11))
+        await until(lambda: _stored(bus, 11), "messages are taken", _ELECTED_WITHIN_S)
         leader = await _leader(bus, "COMMANDS")
         lost = [name for name in nodes.nodes if name != leader]
         for name in lost:
@@ -148,7 +154,8 @@ async def test_without_most_servers_nothing_is_taken_and_afterwards_once(nodes: 
         await nodes.start(*lost)
 
         await until(lambda: _stored(bus, 12), "messages are taken again", _ELECTED_WITHIN_S)
-        assert (await bus.js.stream_info("COMMANDS")).state.messages == 2
+        info = await Api.over(bus.js, _ELECTED_WITHIN_S).call("STREAM.INFO.COMMANDS")
+        assert info["state"]["messages"] == 2
 
 
 async def test_a_full_queue_is_told_apart_on_a_cluster_too(bus: Bus) -> None:

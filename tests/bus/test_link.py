@@ -33,7 +33,7 @@ async def _lost_and_closed() -> bool:
         gone.set()
 
     server = await asyncio.start_server(broker, "127.0.0.1", 0)
-    link = await Link.open(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, "test", 5)
+    link = await Link.open(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, "test", 30)
     link.write(_PUB)
     await gone.wait()
     await until(lambda: not link.connected, "the loss is noticed", every=0)
@@ -62,7 +62,7 @@ async def test_a_connection_that_the_broker_never_greets_is_closed_by_us() -> No
         writer.close()
 
     server = await asyncio.start_server(broker, "127.0.0.1", 0)
-    link = await Link.open(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, "test", 5)
+    link = await Link.open(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, "test", 30)
     dialled[0].transport.abort()
     await until(lambda: len(dialled) > 2 and link.connected, "it is connected again")
     await link.close()

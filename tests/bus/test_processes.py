@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
 from bus.actors import Clerk, begin
 from bus.test_runner import with_ack_wait
 from nats_server import Server
@@ -92,6 +93,8 @@ async def test_what_a_killed_process_had_in_hand_goes_to_another(server: Server,
     assert any(one.deliveries > 1 for one in clerk.seen)
 
 
+# Each of them has to start, and what it had in hand to come again.
+@pytest.mark.timeout(400)
 async def test_what_ends_every_process_that_takes_it_is_a_dead_letter(server: Server, bus: Bus) -> None:
     """And what was in hand together with it is handled."""
     await bus.publisher.publish_many([begin(n) for n in range(20)])
@@ -107,7 +110,7 @@ async def test_what_ends_every_process_that_takes_it_is_a_dead_letter(server: Se
     async def is_dead() -> bool:
         return (await bus.js.stream_info("DEAD")).state.messages > 0
 
-    until_dead = asyncio.create_task(until(is_dead, "one is dead", 100, every=0.1))
+    until_dead = asyncio.create_task(until(is_dead, "one is dead", 250, every=0.1))
     while not until_dead.done():
         run = asyncio.create_task(run_till_it_ends())
         await asyncio.wait((run, until_dead), return_when=asyncio.FIRST_COMPLETED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,7 +13,7 @@ import msgspec
 import pytest
 from bus.actors import Begun, Clerk, Sender, begin, page, ship
 from nats_server import Server
-from support import until
+from support import turning, until
 
 from harkara.bus import link as links
 from harkara.bus import runner as runners
@@ -55,8 +54,9 @@ async def test_killing_the_server_loses_nothing_and_everything_goes_on_by_itself
             await asyncio.sleep(0.1)
             await server.start()
         await feeding
-        await until(lambda: len(clerk.numbers()) == 600, "all that was accepted", timeout=20)
-        await until(lambda: _events(bus, 600), "an event for each", timeout=20)
+        # What was on its way when the server went comes again after the ack wait, at the latest.
+        await until(lambda: len(clerk.numbers()) == 600, "all that was accepted", timeout=60)
+        await until(lambda: _events(bus, 600), "an event for each", timeout=60)
 
 
 async def _events(bus: Bus, count: int) -> bool:
@@ -67,9 +67,9 @@ async def test_without_a_server_nothing_spins(server: Server, bus: Bus) -> None:
     async with bus.run(Clerk()):
         server.kill()
         await until(lambda: not bus.connected, "the loss to be noticed")
-        used = time.process_time()
-        await asyncio.sleep(1.0)
-        assert time.process_time() - used < 0.3
+        with turning() as turns_a_second:
+            await asyncio.sleep(1.0)
+        assert turns_a_second() < 200
         await server.start()
         await until(lambda: bus.connected, "the connection")
 
@@ -78,9 +78,9 @@ async def test_without_its_stream_nothing_spins_and_it_comes_back(bus: Bus) -> N
     clerk = Clerk()
     async with bus.run(clerk):
         await bus.js.delete_stream("COMMANDS")
-        used = time.process_time()
-        await asyncio.sleep(1.0)
-        assert time.process_time() - used < 0.3
+        with turning() as turns_a_second:
+            await asyncio.sleep(1.0)
+        assert turns_a_second() < 200
         await topology.apply(bus.js)
         await bus.publisher.publish(begin(1))
         await until(lambda: clerk.numbers() == {1}, "the message")
@@ -89,9 +89,9 @@ async def test_without_its_stream_nothing_spins_and_it_comes_back(bus: Bus) -> N
 async def test_an_idle_actor_costs_nothing(bus: Bus) -> None:
     async with bus.run(Clerk()):
         await asyncio.sleep(0.2)
-        used = time.process_time()
-        await asyncio.sleep(1.0)
-        assert time.process_time() - used < 0.1
+        with turning() as turns_a_second:
+            await asyncio.sleep(1.0)
+        assert turns_a_second() < 50
 
 
 async def test_a_connection_closed_for_good_is_replaced(bus: Bus) -> None:
@@ -223,14 +223,17 @@ async def test_what_ends_within_the_grace_is_settled_before_a_stop_is_done(bus: 
     assert (await bus.js.stream_info("EVENTS")).state.messages == 9
 
 
-async def test_stopping_without_a_server_does_not_hang(server: Server, bus: Bus) -> None:
+async def test_stopping_without_a_server_does_not_hang(
+    server: Server, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "_ROUND_TRIP_S", 60)
     running = await bus.start(Clerk())
     server.kill()
     await until(lambda: not bus.connected, "the loss to be noticed")
     loop = asyncio.get_running_loop()
     began = loop.time()
     await running.stop()
-    assert loop.time() - began < 2.5
+    assert loop.time() - began < 20
     await server.start()
 
 
@@ -263,8 +266,8 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         with pytest.raises(Unavailable, match=r"refuses us .*NATS_CREDS") as caught:
-            await connect(server.url.replace("//", "//svc:wrong@"))
-        assert loop.time() - began < 6
+            await connect(server.url.replace("//", "//svc:wrong@"), within=timedelta(seconds=60))
+        assert loop.time() - began < 30
         assert "wrong" not in str(caught.value)
         async with await connect(server.url.replace("//", "//svc:right@")) as bus:
             await topology.apply(bus.js)
@@ -288,8 +291,9 @@ async def test_pulling_rests_while_what_everything_needs_is_away(bus: Bus) -> No
     clerk = Offline()
     await bus.publisher.publish_many([begin(n) for n in range(500)])
     async with bus.run(clerk):
+        await until(lambda: clerk.calls, "it is tried")
         await asyncio.sleep(1.5)
-        assert 1 <= clerk.calls <= 20
+        assert clerk.calls <= 20
     assert (await bus.js.stream_info("COMMANDS")).state.messages == 500
 
 
@@ -317,12 +321,12 @@ async def test_a_busy_stream_does_not_starve_a_quiet_one(bus: Bus) -> None:
             return await super().handle(batch)
 
     clerk = OneByOne()
-    await bus.publisher.publish_many([begin(n) for n in range(500)])
+    await bus.publisher.publish_many([begin(n) for n in range(3000)])
     async with bus.run(clerk):
         await until(lambda: len(clerk.seen) > 10, "a flood")
         await bus.publisher.publish(page(7777))
         await until(lambda: 7777 in clerk.numbers(), "the page in between")
-        assert len(clerk.seen) < 400
+        assert len(clerk.seen) < 2900
 
 
 async def test_a_durable_is_made_on_demand_and_its_owner_sees_when_it_is_idle(bus: Bus) -> None:
@@ -365,6 +369,7 @@ async def test_no_more_is_pulled_than_there_is_credit_for(bus: Bus) -> None:
 
 
 async def test_what_is_on_its_way_to_a_runner_that_stops_goes_back_at_once(bus: Bus) -> None:
+    bus.topology = with_ack_wait(bus.topology, 90)
     got: set[int] = set()
     for turn in range(6):
         sender = Sender()
@@ -378,7 +383,7 @@ async def test_what_is_on_its_way_to_a_runner_that_stops_goes_back_at_once(bus: 
     last = Sender()
     runner = bus.runner(last, stream="SEND", durable="lane", filters=[LANE])
     await runner.start()
-    await until(lambda: got | last.numbers() == set(range(600)), "the rest", timeout=15)
+    await until(lambda: got | last.numbers() == set(range(600)), "the rest", timeout=45)
     await runner.stop()
 
 
@@ -389,7 +394,7 @@ async def test_a_new_leader_is_asked_at_once(bus: Bus) -> None:
         await bus.link.listen("$JS.API.CONSUMER.MSG.NEXT.COMMANDS.enrollment", lambda msg: asked.append(msg.data))
         bus.publisher.wake("$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.COMMANDS.other", b"{}")
         bus.publisher.wake("$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.COMMANDS.enrollment", b"{}")
-        await until(lambda: asked, "it is asked anew", 8)
+        await until(lambda: asked, "it is asked anew", 20)
         assert len(asked) == 1
 
 
@@ -397,12 +402,12 @@ async def test_what_is_done_is_said_again_to_a_new_leader(bus: Bus) -> None:
     """The one before may have died before it had told the others."""
     said: list[bytes] = []
     await bus.link.listen("$JS.ACK.COMMANDS.enrollment.>", lambda msg: said.append(msg.data))
-    async with bus.run(Clerk(lambda one: Done() if one.message.number else Retry("later", timedelta(seconds=20)))):
+    async with bus.run(Clerk(lambda one: Done() if one.message.number else Retry("later", timedelta(seconds=30)))):
         for number in range(3):
             await bus.publisher.publish(begin(number))
         await until(lambda: len(said) >= 3, "all are answered")
         acks = [one for one in said if one.startswith(b"+ACK")]
         assert len(acks) == 2
         bus.publisher.wake("$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.COMMANDS.enrollment", b"{}")
-        await until(lambda: len(said) >= 5, "what is done is said again", 8)
+        await until(lambda: len(said) >= 5, "what is done is said again", 20)
         assert sorted(said[3:5]) == sorted(acks)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from contract.carriers import FEATURES, Carrier, opened
+from contract.carriers import ACK_WAIT_S, FEATURES, Carrier, opened
 from nats_server import Server
 
 from harkara.bus import settle, topology
@@ -16,6 +16,7 @@ from harkara.bus import settle, topology
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*features): what a carrier must be able to do for this test")
+    config.addinivalue_line("markers", "ack_wait(seconds): after how long what was not acknowledged comes again")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -26,35 +27,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("carrier", able, indirect=True)
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    """A server of this test's own."""
-    made = Server(tmp_path / "nats")
-    await made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def page() -> topology.Topology:
-    """The real topology with a quota that a test can fill and acknowledgement waits that a test can sit out."""
+def page(ack_wait_s: float) -> topology.Topology:
+    """The real topology with a quota that a test can fill."""
     real = topology.load()
     streams = tuple(
         msgspec.structs.replace(one, max_per_subject=5) if one.name == "COMMANDS" else one for one in real.streams
     )
     return msgspec.structs.replace(
-        real, streams=streams, consumers=msgspec.structs.replace(real.consumers, ack_wait_s=2.0), schedules=()
+        real, streams=streams, consumers=msgspec.structs.replace(real.consumers, ack_wait_s=ack_wait_s), schedules=()
     )
 
 
 @pytest.fixture
-async def carrier(request: pytest.FixtureRequest, tmp_path: Path, page: topology.Topology) -> AsyncIterator[Carrier]:
+async def carrier(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Carrier]:
     """One carrier with nothing on it yet."""
+    marked = request.node.get_closest_marker("ack_wait")
+    ack_wait_s = marked.args[0] if marked else ACK_WAIT_S[request.param]
     server = Server(tmp_path / "nats")
     if request.param != "memory":
         await server.start()
     try:
-        async with opened(request.param, lambda: server.url, page) as made:
+        async with opened(request.param, lambda: server.url, page(ack_wait_s)) as made:
             yield made
     finally:
         server.stop()
