@@ -39,31 +39,34 @@ async def heals(data: Path) -> None:
     supervisor._CHECK = timedelta(seconds=0.1)
     logger.remove()
     logger.add(sys.stdout, level="ERROR", format="{message}")
+    told = asyncio.Event()
+    logger.add(lambda _: told.set(), level="ERROR")
     filler = data / "filler"
     async with Stack(data, least_free=0, database_url="postgresql://none", redis_url="redis://none") as urls:
         filler.write_bytes(bytes(FILLER))
         client = await nats.connect(urls.nats, reconnect_time_wait=0.05, max_reconnect_attempts=-1, error_cb=_ignore)
         jetstream = client.jetstream()
         await jetstream.add_stream(StreamConfig(name="KEPT", subjects=["kept"]))
-        acknowledged = await _publish_until_refused(jetstream)
+        acknowledged = await _publish_until(told, jetstream)
         filler.unlink()
-        async with asyncio.timeout(20):
-            while not await _published(jetstream):
+        async with asyncio.timeout(60):
+            while not await _published(jetstream, acknowledged):
                 pass
         print(acknowledged, (await jetstream.stream_info("KEPT")).state.messages)
         await client.close()
 
 
-async def _publish_until_refused(jetstream: JetStreamContext) -> int:
+async def _publish_until(told: asyncio.Event, jetstream: JetStreamContext) -> int:
     count = 0
-    while await _published(jetstream):
-        count += 1
+    while not told.is_set():
+        count += await _published(jetstream, count)
     return count
 
 
-async def _published(jetstream: JetStreamContext) -> bool:
+async def _published(jetstream: JetStreamContext, number: int) -> bool:
     try:
-        await jetstream.publish("kept", bytes(500_000), timeout=0.5)
+        # Under an id: it may have been stored although nobody heard so in time.
+        await jetstream.publish("kept", bytes(500_000), timeout=0.5, headers={"Nats-Msg-Id": str(number)})
     except (nats.errors.Error, TimeoutError):
         await asyncio.sleep(0.05)
         return False

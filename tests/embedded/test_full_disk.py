@@ -31,7 +31,7 @@ async def on_a_small_disk(directory: Path, *arguments: str) -> list[str]:
         *UNSHARE, sys.executable, str(PROGRAM), str(directory), *arguments, stdout=asyncio.subprocess.PIPE
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), 60)
+        output, _ = await asyncio.wait_for(process.communicate(), 200)
     finally:
         if process.returncode is None:
             process.kill()
@@ -40,6 +40,7 @@ async def on_a_small_disk(directory: Path, *arguments: str) -> list[str]:
     return output.decode().splitlines()
 
 
+@pytest.mark.timeout(250)
 @pytest.mark.parametrize(
     ("size", "least_free", "expected"),
     [
@@ -54,6 +55,7 @@ async def test_a_start_is_refused(tmp_path: Path, size: str, least_free: int, ex
     assert line.endswith(WHAT_TO_DO)
 
 
+@pytest.mark.timeout(250)
 async def test_a_broker_that_ran_full_works_again_once_there_is_room(tmp_path: Path) -> None:
     *reported, counts = await on_a_small_disk(tmp_path, "150m", "heals")
     assert reported == [f"the disk of {tmp_path} is full (nats could not write): {WHAT_TO_DO}"]

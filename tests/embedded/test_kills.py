@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -81,12 +81,16 @@ async def test_a_watchdog_stops_its_servers_cleanly_too(tmp_path: Path) -> None:
 
 
 async def test_a_kill_during_the_first_start_does_not_poison_the_next(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    async with parent(data) as process:
-        await until((data / "postgres.new" / "base").exists, "the cluster is being made", every=0.001)
-        process.kill()
-        await process.wait()
-    assert not (data / "postgres").exists()
+    for attempt in range(10):
+        data = tmp_path / f"data-{attempt}"
+        async with parent(data) as process:
+            await until((data / "postgres.new" / "base").exists, "the cluster is being made", every=0.001)
+            process.kill()
+            await process.wait()
+        if not (data / "postgres").exists():  # where it does, it was made before this process came to kill
+            break
+    else:
+        raise AssertionError("the cluster is always made at once")
     async with Stack(data) as urls:
         await fill(urls)
         assert await kept(urls) == WHOLE
@@ -111,7 +115,7 @@ async def _database_has_the_row(urls: Urls) -> bool:
         connection = await asyncpg.connect(urls.database_admin)
         rows = await connection.fetch("select what from kept")
         await connection.close()
-    except (OSError, asyncpg.PostgresError):
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         return False
     return [row[0] for row in rows] == ["a row"]
 
@@ -121,8 +125,10 @@ async def _broker_has_the_message(urls: Urls) -> bool:
         client = await nats.connect(
             urls.nats, allow_reconnect=False, connect_timeout=1, reconnect_time_wait=0.02, error_cb=_ignore
         )
-        message = await client.jetstream().get_msg("KEPT", 1)
-        await client.close()
+        try:
+            message = await client.jetstream().get_msg("KEPT", 1)
+        finally:
+            await client.close()
     except (OSError, nats.errors.Error):
         return False
     return message.data == b"a message"
@@ -132,7 +138,7 @@ async def _cache_answers(urls: Urls) -> bool:
     try:
         async with Redis.from_url(urls.redis) as redis:
             return bool(await redis.ping())
-    except RedisError:
+    except (OSError, RedisError):
         return False
 
 
@@ -150,8 +156,8 @@ async def test_a_killed_server_comes_back_in_its_place(
             os.kill(before, signal.SIGKILL)
             await until(partial(_another, stack, name, before), f"{name} is started again")
             await until(lambda: works(urls), f"{name} works at its old address")
+        await until(lambda: f"INFO {name} runs again\n" in log_lines, "that is told")
     assert f"WARNING {name} was killed by SIGKILL; starting it again\n" in log_lines
-    assert f"INFO {name} runs again\n" in log_lines
 
 
 async def test_what_a_killed_database_leaves_behind_for_a_moment_is_no_alarm(data: Path, log_lines: list[str]) -> None:
@@ -182,8 +188,10 @@ async def test_clients_find_the_broker_again(data: Path) -> None:
         await until(lambda: client.is_connected and stack.pids["nats"], "the client is back")
 
         async def published() -> bool:
+            # Under an id: it may have been stored although nobody heard so in time.
+            sending = client.jetstream().publish("kept", b"another", timeout=0.5, headers={"Nats-Msg-Id": "another"})
             try:
-                return (await client.jetstream().publish("kept", b"another", timeout=0.5)).seq == 2
+                return (await sending).seq == 2
             except nats.errors.Error:
                 return False
 
@@ -199,8 +207,15 @@ async def test_a_server_that_cannot_start_again_is_tried_until_it_can(data: Path
     stack = Stack(data)
     async with stack as urls:
         port = stack.ports.nats
-        os.kill(stack.pids["nats"], signal.SIGKILL)
-        intruder = await until(lambda: _listener(port), "another program takes the port first", every=0.001)
+
+        def first() -> socket.socket | None:
+            """As often as it comes back before."""
+            if pid := stack.pids["nats"]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return _listener(port)
+
+        intruder = await until(first, "another program takes the port first", every=0.001)
         with intruder:
             await until(lambda: any(f"ERROR port {port} is taken" in line for line in log_lines), "that is reported")
         await until(lambda: _broker_has_the_message(urls), "the broker is back on its port")
