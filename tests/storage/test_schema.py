@@ -331,3 +331,15 @@ async def test_there_is_a_partition_for_every_month_that_matters(
     made = "(select max(applied_at) from tortoise_migrations)"
     day = await owner.fetchval(f"select to_char({made} + make_interval(months => $1), 'YYYYMM')", months)
     assert await owner.fetchval("select to_regclass($1 || '_' || $2) is not null", table, day)
+
+
+async def test_messages_have_room_to_be_changed_where_they_lie_and_notes_waste_none(owner: asyncpg.Connection) -> None:
+    """Receipts write a message anew two or three times: without room on its page that is an entry in every index."""
+    rooms = await owner.fetch(
+        "select p.relname::text as parent, c.reloptions from pg_inherits i join pg_class c on c.oid = i.inhrelid"
+        " join pg_class p on p.oid = i.inhparent where p.relname in ('messages', 'audit_log') and c.relkind = 'r'"
+    )
+    assert {(one["parent"], *one["reloptions"]) for one in rooms} == {
+        ("messages", "fillfactor=50"),
+        ("audit_log", "fillfactor=100"),
+    }
