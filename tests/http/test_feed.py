@@ -37,7 +37,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 @pytest.fixture
 async def bus(server: Server) -> AsyncIterator[Bus]:
-    async with await connect(server.url) as made:
+    async with await connect(server.url, patience=timedelta(seconds=60)) as made:  # so long may a restart take
         await apply(made.js)
         yield made
 

@@ -42,13 +42,19 @@ class Journey:
         self.tried = 0
 
     async def call(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        """The answer, decoded if it is JSON. Who is told to come again, as on a busy machine, does."""
         self.tried += 1
         if body is not None:
             more["data"] = body if isinstance(body, bytes) else json.dumps(body).encode()
             more["headers"] = {"Content-Type": "application/json"} | more.get("headers", {})
-        async with self._session.request(method, f"{self._url}{path}", **more) as answer:
-            text = await answer.text()
-            return json.loads(text) if text.startswith("{") else text
+
+        async def told() -> list[str] | None:
+            async with self._session.request(method, f"{self._url}{path}", **more) as answer:
+                text = await answer.text()
+                return None if answer.status == 503 else [text]
+
+        [text] = await until(told, f"an answer to {method} {path}", every=0.5)
+        return json.loads(text) if text.startswith("{") else text
 
     async def well(self) -> dict[str, str]:
         """Sign-up to message; gives the headers of who made it."""
