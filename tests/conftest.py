@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from nats.aio.client import Client
 from support import Database, NewTenant, Tell, quick_directory
 
 from harkara.embedded.stack import Stack, Urls
@@ -27,6 +28,31 @@ def pytest_configure() -> None:
     """Let processes that tests start be interrupted: what a shell runs in the background is told to ignore Ctrl-C."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _close_what_nobody_greets()
+
+
+def _close_what_nobody_greets() -> None:
+    """Have nats-py's clients close a connection that no server greets in time, as on a busy machine.
+
+    It is left to the garbage collector otherwise, whose warning fails whatever test is running then.
+    """
+    kind: Any = Client
+    dial, connect = kind._connect_to_server, kind.connect
+
+    async def dialling(client: Any, server: Any) -> None:
+        if client._transport:
+            client._transport.close()
+        await dial(client, server)
+
+    async def connecting(client: Any, *servers: Any, **options: Any) -> None:
+        try:
+            await connect(client, *servers, **options)
+        except BaseException:
+            if client._transport:
+                client._transport.close()
+            raise
+
+    kind._connect_to_server, kind.connect = dialling, connecting
 
 
 @pytest.hookimpl(trylast=True)

@@ -135,7 +135,7 @@ async def desk(storage: Storage, new_tenant: NewTenant, sandbox: Caller) -> Asyn
                 id=id_, name="x", provider="sandbox", phone_number_id=str(id_), verify_token="t", window="ignore",
                 waba_id=waba,
             )  # fmt: skip
-    gateway, numbers = CloudGateway(sandbox.url), Numbers(storage, vault)
+    gateway, numbers = CloudGateway(sandbox.url, connect_timeout=timedelta(seconds=60)), Numbers(storage, vault)
     rests: list[tuple[str, float]] = []
 
     class Turns:

@@ -105,6 +105,7 @@ async def test_servers_that_were_only_told_of_are_gone_to_as_well(nodes: Nodes) 
     async with await connect(nodes.url_of("n1")) as bus:
         again = asyncio.Event()
         bus.link.on_up.append(again.set)
+        await until(lambda: len(bus.link._client.discovered_servers) >= 2, "it is told of the others")
         nodes.nodes["n1"].kill()
         async with asyncio.timeout(_ELECTED_WITHIN_S):
             await again.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ async def hook() -> AsyncIterator[Hook]:
 @pytest.fixture
 async def cloud(sandbox: Caller) -> AsyncIterator[CloudGateway]:
     """Our client, connected to the sandbox."""
-    gateway = CloudGateway(sandbox.url)
+    gateway = CloudGateway(sandbox.url, connect_timeout=timedelta(seconds=60))
     yield gateway
     await gateway.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -68,7 +69,8 @@ class World:
 async def world(provider: str, **more: Any) -> AsyncIterator[World]:
     made: Any = EvolutionServer() if provider == "evolution" else WahaServer(**more)
     async with phone_server(made) as server:
-        client: Any = (EvolutionGateway if provider == "evolution" else WahaGateway)(server.url)
+        kind = EvolutionGateway if provider == "evolution" else WahaGateway
+        client: Any = kind(server.url, connect_timeout=timedelta(seconds=60))
         credentials = Credentials(sender_id="s1", phone_number_id="shop", access_token="global-key", provider=provider)
         try:
             yield World(server, client, credentials)
