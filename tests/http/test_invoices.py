@@ -284,7 +284,9 @@ async def test_an_invoice_and_what_is_about_it_are_found_by_indexes(acme: Accoun
         about = [line[0] for line in await con.fetch(f"explain {page.page}", *page.values)]
         found = "select * from invoices where tenant_id = $1 and id < $2 and external_id = $3 order by id desc limit 51"
         named = str(await con.fetch(f"explain {found}", acme.tenant, uuid7(), "in_1"))
-    ways = [line for line in about if " on messages" in line]
+        held = await con.fetchval("select tableoid::regclass::text from messages order by id desc limit 1")
+    # Months in which nothing is are read as they are, once the database has found out.
+    ways = [line for line in about if f" on {held}" in line]
     assert ways
     assert all("invoice_id" in line for line in ways), about
     assert "invoices_external" in named
