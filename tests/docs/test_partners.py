@@ -84,7 +84,7 @@ async def npm(directory: Path) -> None:
 async def up() -> AsyncIterator[tuple[aiohttp.ClientSession, str, str]]:
     """A platform with a number to send from: its front door, its broker, and that for WebSockets."""
     async with Platform(speed=43_200) as platform:
-        key, broker, websocket = await until(lambda: addresses(platform), "it is told")
+        key, broker, websocket = await until(lambda: addresses(platform), "it is told", timeout=60)
         async with aiohttp.ClientSession(platform.door, headers={"X-API-Key": key}) as door:
             async with door.post("/api/v1/senders", json={"name": "Shop", "provider": "sandbox"}) as answer:
                 assert answer.status == 201, await answer.text()

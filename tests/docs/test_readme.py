@@ -31,7 +31,7 @@ async def printed_key(platform: Platform) -> str:
         found = re.search(r"API key +(\S+)", platform.log.read_text())
         return found[1] if found else ""
 
-    return str(await until(said, "the API key is printed"))
+    return str(await until(said, "the API key is printed", timeout=60))
 
 
 async def run(platform: Platform, *command: str, key: str, text: str) -> asyncio.subprocess.Process:
