@@ -81,7 +81,7 @@ class Node:
         try:
             with urlopen(f"http://127.0.0.1:{self.monitor_port}/{path}", timeout=2) as answer:
                 return msgspec.json.decode(answer.read())
-        except (OSError, HTTPException):
+        except (OSError, HTTPException, msgspec.DecodeError):
             return None
 
     async def healthy(self) -> bool:

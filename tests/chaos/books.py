@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from chaos.harness import Tenant, new_tenant
-from chaos.observed import Observed
+from chaos.observed import Observed, once_it_answers
 from support import until
 
 #: A message that WhatsApp took, however far it has come since.
@@ -176,8 +176,10 @@ class Campaign:
     async def _until_closed(self, within_s: float) -> Books:
         await until(self.ended, "every enrolment has ended", within_s, every=0.5)
         # The gateway tells again after ever longer waits: one that met several outages may come after a minute.
-        await until(self.agreed, "webhooks have told the fate of whatever the gateway took", 170, every=0.3)
-        await until(self._idle, "no command, work, message or webhook is left on the broker", 40, every=0.3)
+        told = "webhooks have told the fate of whatever the gateway took"
+        await until(lambda: once_it_answers(self.agreed), told, 170, every=0.3)
+        left = "no command, work, message or webhook is left on the broker"
+        await until(lambda: once_it_answers(self._idle), left, 60, every=0.3)
         return await self.books()
 
     async def _idle(self) -> bool:

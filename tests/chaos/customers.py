@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import Any
 
 from aiohttp import ClientError
-from chaos.harness import Tenant, a_phone
+from chaos.harness import PATIENCE, Tenant, a_phone
 
 
 class Customers:
@@ -29,7 +29,7 @@ class Customers:
             await asyncio.sleep(self._every_s)
             wanted = {"sender_id": self._sender, "to": a_phone(), "body": "Your code is 4711", "lane": "otp"}
             with contextlib.suppress(ClientError, OSError):
-                status, answer = await door.ask("POST", "/messages", wanted)
+                status, answer = await door.ask("POST", "/messages", wanted, timeout=PATIENCE)
                 assert status in (202, 503), answer
                 if status == 202:
                     self.answered.append(answer["id"])
@@ -38,6 +38,7 @@ class Customers:
     def check(self, accepted: list[dict[str, Any]], unknown: set[str]) -> None:
         """Fail unless everybody got one message, or one that is known to be in doubt."""
         got = Counter(one["biz_opaque_callback_data"] for one in accepted)
+        assert got, "nobody has got a code"
         assert max(got.values()) == 1, "a code was sent twice"
         lost = {id_ for id_ in self.answered if id_ not in got and id_ not in unknown}
         assert not lost, f"{len(lost)} codes were promised and never sent"

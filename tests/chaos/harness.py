@@ -31,6 +31,10 @@ CHILDREN = {"nats": (0, "nats-server"), "postgres": (0, "postgres"), "valkey": (
 
 _ROWS_AT_ONCE = 2000
 
+#: Who asks through outages asks again after this long without an answer; any other waits as long as it takes.
+PATIENCE = ClientTimeout(total=15)
+UNHURRIED = ClientTimeout(total=60)
+
 #: Settings of the developer's own shell must not steer what is tested.
 _FOREIGN = (
     "DATABASE_",
@@ -107,7 +111,7 @@ class Process:
     async def kill(self) -> None:
         """kill -9."""
         self.signal(signal.SIGKILL)
-        await self.ended(10)
+        await self.ended(60)
 
     async def stop(self, within_s: float = 40) -> int:
         """Ask it to stop, as an operator does; its exit status."""
@@ -139,7 +143,7 @@ class Platform(Observed):
             directory / "up.log",
             environment(**environ),
         )
-        self.session = ClientSession(timeout=ClientTimeout(total=15))
+        self.session = ClientSession(timeout=UNHURRIED)
 
     @property
     def url(self) -> str:
@@ -194,14 +198,15 @@ class Platform(Observed):
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        await self.process.ended(10)
+        await self.process.ended(60)
 
     async def kill_server(self, name: str) -> None:
         """kill -9 of one server, which is started again by the platform; returns when a new one runs."""
         before = self.children().get(name)
         if before is not None:
-            os.kill(before, signal.SIGKILL)
-        await until(lambda: self.children().get(name) not in (None, before), f"{name} is started again", 30)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(before, signal.SIGKILL)
+        await until(lambda: self.children().get(name) not in (None, before), f"{name} is started again", 60)
 
     async def close(self) -> None:
         """End everything that may still run."""
@@ -294,18 +299,33 @@ class Tenant:
     async def get(self, path: str) -> Any:
         return await self.call("GET", path)
 
+    async def message(self, id_: str) -> Any:
+        """One message, as soon as it is stored: what was accepted may lie in the stream for a while."""
+        found: list[tuple[int, Any]] = []
+
+        async def stored() -> bool:
+            found[:] = [await self.ask("GET", f"/messages/{id_}")]
+            return found[0][0] != 404
+
+        await until(stored, f"the message {id_} is stored", every=0.1)
+        assert found[0][0] == 200, found
+        return found[0][1]
+
     async def post(self, path: str, body: Any = None, **more: Any) -> Any:
         return await self.call("POST", path, body, **more)
 
-    async def patiently(self, method: str, path: str, body: Any = None, within_s: float = 60) -> tuple[int, Any]:
-        """Ask until somebody answers with anything but 5xx, under one idempotency key; status and body."""
+    async def patiently(self, method: str, path: str, body: Any = None, within_s: float = 120) -> tuple[int, Any]:
+        """Ask until somebody answers with anything but 5xx, under one idempotency key; status and body.
+
+        A request that was given up may still be worked on: then it is asked for again, too.
+        """
         headers = {"Idempotency-Key": str(uuid4())} if method == "POST" else {}
         answer: list[tuple[int, Any]] = []
 
         async def answered() -> bool:
             with contextlib.suppress(ClientError, OSError, TimeoutError):
-                answer[:] = [await self.ask(method, path, body, headers=headers)]
-                return answer[0][0] < 500
+                answer[:] = [await self.ask(method, path, body, headers=headers, timeout=PATIENCE)]
+                return answer[0][0] < 500 and not _at_work(*answer[0])
             return False
 
         await until(answered, f"{method} {path} is answered", within_s, every=0.1)
@@ -369,6 +389,11 @@ async def new_tenant(session: ClientSession, url: str) -> Tenant:
     # A key outlives the longest test; a token may not.
     tenant.headers = {"X-API-Key": key["key"]}
     return tenant
+
+
+def _at_work(status: int, problem: Any) -> bool:
+    """Whether a request is refused because the one before it, under the same key, has not ended."""
+    return status == 409 and any(error.get("path") == "Idempotency-Key" for error in problem.get("errors", ()))
 
 
 def a_phone() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,32 @@ from urllib.parse import quote
 
 import asyncpg
 import nats
-from aiohttp import ClientSession
+from aiohttp import ClientError, ClientSession
+from nats.js import JetStreamContext
+from support import until
 
 from harkara.bus import servers
+
+#: What asking raises while a server is away, comes back, or elects who leads.
+AWAY = (
+    ClientError,
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    nats.errors.Error,
+)
+
+#: How long the broker may take to answer.
+_ANSWER_S = 30.0
+
+
+async def once_it_answers(asked: Callable[[], Awaitable[bool]]) -> bool:
+    """Whether it is so; not yet, if who is asked is away."""
+    try:
+        return await asked()
+    except AWAY:
+        return False
 
 
 class Observed:
@@ -51,14 +74,19 @@ class Observed:
 
     async def parked(self, most: int = 5) -> list[dict[str, Any]]:
         """Some of what waits on a schedule: its subject and headers."""
+        async with self.streams() as js:
+            info = await js.stream_info("WORK", subjects_filter="t.*.at.>")
+            found = [await js.get_last_msg("WORK", subject) for subject in list(info.state.subjects or {})[:most]]
+        return [{"subject": one.subject, "seq": one.seq} | (one.headers or {}) for one in found]
+
+    @asynccontextmanager
+    async def streams(self) -> AsyncIterator[JetStreamContext]:
+        """The broker's streams, with time to answer."""
         client = await nats.connect(**servers.options(self.nats_url))
         try:
-            stream = client.jetstream()
-            info = await stream.stream_info("WORK", subjects_filter="t.*.at.>")
-            found = [await stream.get_last_msg("WORK", subject) for subject in list(info.state.subjects or {})[:most]]
+            yield client.jetstream(timeout=_ANSWER_S)
         finally:
             await client.close()
-        return [{"subject": one.subject, "seq": one.seq} | (one.headers or {}) for one in found]
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
@@ -71,36 +99,28 @@ class Observed:
 
     async def left_in_streams(self) -> dict[str, int]:
         """How much waits in the queues and for the receipts, and how many are dead, by stream and kind of subject."""
-        client = await nats.connect(**servers.options(self.nats_url))
         found: dict[str, int] = {}
-        try:
+        async with self.streams() as js:
             for stream in ("COMMANDS", "WORK", "SEND", "DEAD"):
-                info = await client.jetstream().stream_info(stream, subjects_filter="t.>")
+                info = await js.stream_info(stream, subjects_filter="t.>")
                 for subject, count in (info.state.subjects or {}).items():
                     kind = f"{stream} {'.'.join(subject.split('.')[2:4])}"
                     found[kind] = found.get(kind, 0) + count
-            receipts = await client.jetstream().consumer_info("INBOUND", "receipts")
+            receipts = await js.consumer_info("INBOUND", "receipts")
             if waiting := (receipts.num_pending or 0) + (receipts.num_ack_pending or 0):
                 found["INBOUND"] = waiting
-        finally:
-            await client.close()
         return found
 
     async def events(self, tenant: str) -> list[tuple[int, str, str]]:
         """Everything in EVENTS for a tenant, in order: sequence, type and id of what it is about."""
-        client = await nats.connect(**servers.options(self.nats_url))
         found: list[tuple[int, str, str]] = []
-        try:
-            subscription = await client.jetstream().subscribe(
-                f"t.{tenant}.evt.>", stream="EVENTS", ordered_consumer=True
-            )
-            left = (await client.jetstream().stream_info("EVENTS", subjects_filter=f"t.{tenant}.evt.>")).state
+        async with self.streams() as js:
+            subscription = await js.subscribe(f"t.{tenant}.evt.>", stream="EVENTS", ordered_consumer=True)
+            left = (await js.stream_info("EVENTS", subjects_filter=f"t.{tenant}.evt.>")).state
             for _ in range(sum((left.subjects or {}).values())):
-                message = await subscription.next_msg(timeout=10)
+                message = await subscription.next_msg(timeout=_ANSWER_S)
                 type_, seq = message.subject.split(".evt.")[1], message.metadata.sequence.stream
                 found.append((seq, type_, json.loads(message.data)["id"]))
-        finally:
-            await client.close()
         return found
 
 
@@ -128,6 +148,14 @@ class Sandbox:
         found = await self.get(f"messages?limit=100000&from={phone_number_id}{query}")
         assert found["next"] is None
         return list(found["items"])
+
+    async def template(self, change: dict[str, Any]) -> None:
+        """Change a template of one number's account, and have that told: the front door may be too busy to listen."""
+
+        async def told() -> bool:
+            return bool((await self.put("template", change))["webhooks"] == [None])
+
+        await until(told, "what became of the template is told", every=0.5)
 
     async def write(self, phone: str, to: str, text: str) -> None:
         """A phone writes to a number."""

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aiohttp import ClientSession, ClientTimeout
-from chaos.harness import Process, answers, environment
+from aiohttp import ClientSession
+from chaos.harness import UNHURRIED, Process, answers, environment
 from chaos.observed import Observed, Sandbox
 from support import until
 
@@ -117,7 +117,7 @@ class Roles(Observed):
 async def roles(directory: Path, urls: Urls, *, speed: float) -> AsyncIterator[Roles]:
     """All roles ready on these servers; nothing of them runs after the block."""
     await bootstrap(urls.database_admin, database="harkara", owner="harkara_owner", app="harkara_app")
-    async with ClientSession(timeout=ClientTimeout(total=15)) as session:
+    async with ClientSession(timeout=UNHURRIED) as session:
         running = Roles(directory, urls, session, speed)
         try:
             await running.start()

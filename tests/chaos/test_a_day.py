@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from aiohttp import ClientError
 from chaos.books import TAKEN
 from chaos.harness import CHILDREN, Platform, Tenant, a_phone, new_tenant, running
+from chaos.observed import once_it_answers
 from support import Tell, quick_directory, until
 
 _ROWS = "select id::text, status, wamid, reason, resent from messages where tenant_id = $1"
@@ -87,13 +87,10 @@ async def once_it_listens(ask: Callable[[], Awaitable[Any]]) -> None:
     """Ask the sandbox for something, as soon as it listens."""
 
     async def answered() -> bool:
-        try:
-            await ask()
-        except (ClientError, OSError):
-            return False
+        await ask()
         return True
 
-    await until(answered, "the sandbox listens", 60, every=0.2)
+    await until(lambda: once_it_answers(answered), "the sandbox listens", 60, every=0.2)
 
 
 async def break_things(platform: Platform, dice: random.Random, kills: int, over_s: float, tell: Tell) -> None:
@@ -122,8 +119,8 @@ async def settled(platform: Platform, firms: Sequence[Firm]) -> None:
         return not await platform.left_in_streams()
 
     try:
-        await until(over, "every enrolment has ended and no message waits", 240, every=0.5)
-        await until(idle, "nothing is left on the broker", 90, every=0.5)
+        await until(lambda: once_it_answers(over), "every enrolment has ended and no message waits", 240, every=0.5)
+        await until(lambda: once_it_answers(idle), "nothing is left on the broker", 90, every=0.5)
     except AssertionError:
         print("\n".join(["still open:", *await still_open(platform, tenants)]))
         raise
@@ -172,7 +169,7 @@ async def check(platform: Platform, firm: Firm) -> Counter[str]:
 @pytest.mark.parametrize(
     ("tenants", "contacts", "busy", "kills", "day_s"),
     [
-        pytest.param(6, 10, 12, 5, 12.0, marks=pytest.mark.timeout(400), id="6-tenants"),
+        pytest.param(6, 10, 12, 5, 12.0, marks=pytest.mark.timeout(600), id="6-tenants"),
         pytest.param(50, 40, 60, 20, 90.0, marks=[pytest.mark.long, pytest.mark.timeout(1500)], id="50-tenants"),
     ],
 )

@@ -13,7 +13,7 @@ CONTACTS = 600
 MPS = 200
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_every_step_is_sent_at_most_once_and_every_fate_is_known(
     standing: Platform, weather: list[dict[str, Any]], tell: Tell
 ) -> None:

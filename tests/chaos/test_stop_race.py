@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientError
-from chaos.harness import Platform, Tenant, new_tenant, running
+from chaos.harness import PATIENCE, Platform, Tenant, new_tenant, running
 from support import Tell, an_invoice, quick_directory, until
 
 SECRET = "the race's secret"
@@ -67,7 +67,7 @@ class Race:
             await self.platform.kill()
             await self.platform.start()
         await asyncio.gather(*stops)
-        await until(lambda: self._all_ended(trials), "every enrolment has ended", 60)
+        await until(lambda: self._all_ended(trials), "every enrolment has ended", 120)
         await self._check(trials)
 
     async def _enrol(self, how: str) -> Trial:
@@ -114,21 +114,22 @@ class Race:
                 return status != 503
             return False
 
-        await until(accepted, "the stop is accepted", 60)
+        await until(accepted, "the stop is accepted", 120)
 
     async def _post_stop(self, trial: Trial, _: bytes) -> int:
         path = f"/contacts/{trial.contact}/campaign/{self.campaign}/stop"
-        return (await self.tenant.ask("POST", path))[0]
+        return (await self.tenant.ask("POST", path, timeout=PATIENCE))[0]
 
     async def _pay(self, trial: Trial, _: bytes) -> int:
-        return (await self.tenant.ask("POST", f"/invoices/{trial.invoice}/pay"))[0]
+        return (await self.tenant.ask("POST", f"/invoices/{trial.invoice}/pay", timeout=PATIENCE))[0]
 
     async def _write(self, _: Trial, body: bytes) -> int:
         """The webhook as WhatsApp posts it, so that the answer to it can be timed."""
         signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
         url = f"{self.platform.url}/api/v1/webhooks/whatsapp/{self.sender['id']}"
         session = self.platform.session
-        async with session.post(url, data=body, headers={"X-Hub-Signature-256": signature}) as response:
+        signed = {"X-Hub-Signature-256": signature}
+        async with session.post(url, data=body, headers=signed, timeout=PATIENCE) as response:
             await response.read()
             return response.status
 
@@ -172,7 +173,7 @@ async def _run(waves: Sequence[tuple[int, Sequence[str], bool]], tell: Tell) -> 
     return race
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_nothing_leaves_after_a_stop_or_a_payment_was_accepted(tell: Tell) -> None:
     race = await _run([(30, ("pay",), False), (20, WAYS, False), (20, WAYS, True)], tell)
     assert race.outcomes["kept back"], "the stops came too late to show anything"

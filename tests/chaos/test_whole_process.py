@@ -11,6 +11,7 @@ from chaos.books import Campaign, begin
 from chaos.conftest import SPEED
 from chaos.customers import Customers
 from chaos.harness import Platform
+from chaos.observed import once_it_answers
 from support import Tell, quick_directory, until
 
 CONTACTS = 2000
@@ -38,18 +39,20 @@ async def die_in_the_act(platform: Platform, campaign: Campaign, dice: random.Ra
     """Let it live until the gateway takes messages again, and kill it while answers are on their way."""
     await platform.until_ready()
     gateway, number = platform.gateway, campaign.phone_number_id
-    before = len(await gateway.accepted(number))
+    before: list[int] = []
 
     async def takes_more() -> bool:
-        return len(await gateway.accepted(number)) > before
+        accepted = len(await gateway.accepted(number))
+        before[:] = before or [accepted]
+        return accepted > before[0]
 
-    await until(takes_more, "messages leave again", 40)
+    await until(lambda: once_it_answers(takes_more), "messages leave again", 60)
     await asyncio.sleep(dice.uniform(0, 0.5))
     await platform.kill(all_at_once=dice.random() < 0.5)
     return "in the act"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_killed_at_random_it_sends_every_step_once(platform: Platform, dice: random.Random, tell: Tell) -> None:
     campaign = await begin(platform, CONTACTS, mps=MPS)
     # Answers that take their time: at every kill some messages are accepted and nobody was told. And webhooks that come
@@ -82,7 +85,7 @@ async def test_killed_at_random_it_sends_every_step_once(platform: Platform, dic
     tell(f"{len(customers.answered)} codes were promised and sent meanwhile")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_killed_in_its_first_starts_it_starts(dice: random.Random, tell: Tell) -> None:
     """Nothing half made by a start that was killed is in the way of the next."""
     with quick_directory() as directory:
@@ -103,7 +106,7 @@ async def test_killed_in_its_first_starts_it_starts(dice: random.Random, tell: T
             await platform.close()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_stopped_in_the_middle_it_leaves_nothing_in_doubt(
     platform: Platform, dice: random.Random, tell: Tell
 ) -> None:
