@@ -8,9 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import asyncpg
 from msgspec import Struct
@@ -123,3 +125,9 @@ def an_invoice(contact_id: str, **more: Any) -> dict[str, Any]:
     """The body of a new invoice of this contact; nobody has its number."""
     body = {"number": f"INV-{uuid4().hex[:12]}", "amount": 123450, "currency": "INR", "due_at": "2026-12-01T00:00:00Z"}
     return {"contact_id": contact_id, **body, **more}
+
+
+def quiet_now(zone: str = "Asia/Kolkata") -> dict[str, str]:
+    """Quiet hours around this moment, for whoever lives there."""
+    now = datetime.now(ZoneInfo(zone))
+    return {"start": f"{now - timedelta(hours=1):%H:%M}", "end": f"{now + timedelta(hours=2):%H:%M}"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import nats
 from chaos.harness import Platform, Tenant
 from support import until
 
@@ -10,11 +9,8 @@ from support import until
 async def a_dead_letter(live: Platform, tenant: Tenant) -> str:
     """A command that can't be read, as an actor gives it up; the id of the dead letter."""
     before = set(await tenant.ids("/dead-letters"))
-    client = await nats.connect(live.nats_url)
-    try:
-        await client.jetstream().publish(f"t.{tenant.id}.cmd.enrollment.start", b"garbage")
-    finally:
-        await client.close()
+    async with live.streams() as js:
+        await js.publish(f"t.{tenant.id}.cmd.enrollment.start", b"garbage")
     found: list[str] = []
 
     async def is_dead() -> bool:

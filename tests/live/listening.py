@@ -38,6 +38,8 @@ class Ear:
             self.connections += 1
             await ws.send_json({"subscribe": ["*"], "since": self._since})
             async for message in ws:
+                if message.type is WSMsgType.ERROR:  # broken off in the middle of a message
+                    return
                 assert message.type is WSMsgType.TEXT, message
                 told = json.loads(message.data)
                 if told["type"] != "feed.closed":
@@ -87,7 +89,7 @@ async def enroll(tenant: Tenant, campaign: str, contact: str) -> dict[str, Any]:
     return await enrollment(tenant, campaign, contact)
 
 
-async def until_accepted(sandbox: Sandbox, number: str, count: int, within_s: float = 15) -> list[dict[str, Any]]:
+async def until_accepted(sandbox: Sandbox, number: str, count: int, within_s: float = 30) -> list[dict[str, Any]]:
     """Wait until the gateway has accepted so many messages from a number; all that it has."""
 
     async def enough() -> bool:

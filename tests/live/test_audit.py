@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import nats
 from chaos.harness import Platform, Tenant, a_phone
+from live.listening import enroll
 from support import until
 
 
@@ -36,6 +36,7 @@ async def test_a_command_is_noted_with_who_gave_it(tenant: Tenant) -> None:
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     message = await tenant.post("/messages", wanted)
     later = await tenant.post("/messages", wanted | {"send_at": tomorrow})
+    assert (await tenant.message(later["id"]))["status"] == "queued"
     await tenant.post(f"/messages/{later['id']}/cancel", headers={"Prefer": "wait=20"})
     me = (await tenant.get("/auth/me"))["api_key_id"]
     (made,) = await noted(tenant, f"entity=message&entity_id={message['id']}")
@@ -62,7 +63,7 @@ async def test_enrolments_are_noted_with_who_asked_for_them(tenant: Tenant) -> N
     await tenant.post(f"{path}/steps", {"name": "later", "delay_hours": 2000, "body": "Hi"})
     await tenant.post(f"{path}/activate")
     ids = [(await tenant.post("/contacts", {"name": "A", "phone": a_phone(), "consent": True}))["id"] for _ in range(3)]
-    one = await tenant.post(f"/contacts/{ids[0]}/campaign/{campaign['id']}/enroll", headers={"Prefer": "wait=20"})
+    one = await enroll(tenant, campaign["id"], ids[0])
     bulk = await tenant.post(f"{path}/enroll", {"contact_ids": ids[1:]})
     await tenant.post(f"/contacts/{ids[0]}/campaign/{campaign['id']}/stop", headers={"Prefer": "wait=20"})
     me = (await tenant.get("/auth/me"))["api_key_id"]
@@ -80,15 +81,12 @@ async def test_a_partners_command_is_noted_as_that_and_its_word_about_who_it_is_
 ) -> None:
     sender, user = await sandbox_sender(tenant), str(uuid4())
     forged = "0" * 32 + " " + json.dumps({"user_id": user, "address": "192.0.2.1", "via": "POST /messages"})
-    client = await nats.connect(live.nats_url)
-    try:
-        await client.jetstream().publish(
+    async with live.streams() as js:
+        await js.publish(
             f"t.{tenant.id}.cmd.message.send",
             json.dumps({"sender_id": sender, "to": a_phone(), "content": {"body": "Hi"}, "lane": "utility"}).encode(),
             headers={"Nats-Msg-Id": f"{tenant.id}.order-1", "X-By": forged},
         )
-    finally:
-        await client.close()
     (made,) = await noted(tenant, "entity=message")
     assert (made["user_id"], made["api_key_id"], made["address"]) == (None, None, "")
     assert made["via"] == "nats message.send"

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from datetime import timedelta
 
+import pytest
 from chaos.harness import Platform, Tenant, a_phone
 from live.conftest import DAY_S
 from live.listening import enroll, enrollment, instant, listening, until_accepted
@@ -13,54 +14,75 @@ from support import Tell, until
 
 DAY = timedelta(seconds=DAY_S)
 
+#: Steps that are due after ten seconds and some: on any machine something else is done before.
+LATER = (80, 88)
+
 #: The gateway and the platform read the same clock, the former to the millisecond.
 TICK = timedelta(milliseconds=1)
 
 
-async def test_steps_leave_at_their_times_since_the_enrolment(live: Platform, tenant: Tenant, tell: Tell) -> None:
+#: A busy machine may come late once; what is wrong with the times themselves is wrong every time.
+TRIES = 4
+
+
+async def departures(live: Platform, tenant: Tenant, *, asleep_from: int | None = None) -> list[timedelta]:
+    """When the three steps of a new campaign left, since the enrolment.
+
+    After the step `asleep_from` the platform sleeps for a day and a half.
+    """
     sender = await tenant.sender()
     campaign = await tenant.campaign(sender["id"], 0, 24, 48)
     contact = await tenant.contact(name="Asha Rao")
     begun = instant((await enroll(tenant, campaign, contact["id"]))["started_at"])
+    if asleep_from is not None:
+        await until_accepted(live.gateway, sender["phone_number_id"], asleep_from + 1)
+        live.process.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(1.5 * DAY_S)
+        finally:
+            live.process.signal(signal.SIGCONT)
     accepted = await until_accepted(live.gateway, sender["phone_number_id"], 3)
     assert [one["body"] for one in accepted] == [f"step {number} for Asha Rao" for number in range(3)]
-    late = [instant(one["accepted_at"]) - begun - number * DAY for number, one in enumerate(accepted)]
-    tell(f"late by {', '.join(f'{one.total_seconds() * 1000:.0f} ms' for one in late)}")
-    assert min(late) > -TICK, "a step left early"
-    assert max(late) < DAY / 2, "a step left at another's time"
-    ended = await enrollment(tenant, campaign, contact["id"])
-    assert (ended["status"], ended["messages_sent"], ended["next_step_scheduled_at"]) == ("completed", 3, None)
+
+    async def ended() -> bool:
+        return bool((await enrollment(tenant, campaign, contact["id"]))["status"] == "completed")
+
+    await until(ended, "the enrolment has ended")
+    shown = await enrollment(tenant, campaign, contact["id"])
+    assert (shown["messages_sent"], shown["next_step_scheduled_at"]) == (3, None)
+    left = [instant(one["accepted_at"]) - begun for one in accepted]
+    assert all(at > number * DAY - TICK for number, at in enumerate(left)), f"a step left early: {left}"
+    return left
+
+
+async def test_steps_leave_at_their_times_since_the_enrolment(live: Platform, tenant: Tenant, tell: Tell) -> None:
+    for _ in range(TRIES):
+        late = [at - number * DAY for number, at in enumerate(await departures(live, tenant))]
+        tell(f"late by {', '.join(f'{one.total_seconds() * 1000:.0f} ms' for one in late)}")
+        if max(late) < DAY / 2:
+            return
+    pytest.fail("time and again a step left at another's time")
 
 
 async def test_a_late_step_does_not_pull_the_next_one_early(live: Platform, tenant: Tenant, tell: Tell) -> None:
-    sender = await tenant.sender()
-    campaign = await tenant.campaign(sender["id"], 0, 24, 48)
-    contact = await tenant.contact()
-    begun = instant((await enroll(tenant, campaign, contact["id"]))["started_at"])
-    await until_accepted(live.gateway, sender["phone_number_id"], 1)
-    live.process.signal(signal.SIGSTOP)
-    try:
-        await asyncio.sleep(1.5 * DAY_S)
-    finally:
-        live.process.signal(signal.SIGCONT)
-    accepted = await until_accepted(live.gateway, sender["phone_number_id"], 3)
-    second, third = (instant(one["accepted_at"]) - begun for one in accepted[1:])
-    tell(f"the second step left after {second / DAY:.2f} days, the third after {third / DAY:.2f}")
-    assert second > 1.3 * DAY, "nothing was held up"
-    assert third > 2 * DAY - TICK, "the third step left early"
-    assert third < 2.5 * DAY
-    assert len(accepted) == 3
+    for _ in range(TRIES):
+        _, second, third = await departures(live, tenant, asleep_from=0)
+        tell(f"the second step left after {second / DAY:.2f} days, the third after {third / DAY:.2f}")
+        if second > 1.3 * DAY and third < 2.5 * DAY:
+            return
+    pytest.fail("the second was never held up, or the third every time with it")
 
 
 async def test_a_stopped_enrolment_says_nothing_more(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
-    campaign = await tenant.campaign(sender["id"], 0, 24, 48)
+    campaign = await tenant.campaign(sender["id"], 0, *LATER)
     stopped, goes_on = (await tenant.contact())["id"], (await tenant.contact())["id"]
     for contact in (stopped, goes_on):
         await enroll(tenant, campaign, contact)
     await until_accepted(live.gateway, sender["phone_number_id"], 2)
     async with listening(tenant) as ear:
-        await tenant.post(f"/contacts/{stopped}/campaign/{campaign}/stop")
+        status, answer = await tenant.patiently("POST", f"/contacts/{stopped}/campaign/{campaign}/stop")
+        assert status == 202, answer
         await ear.until_heard("enrollment.stopped", (await enrollment(tenant, campaign, stopped))["id"])
         await ear.until_heard("enrollment.completed", (await enrollment(tenant, campaign, goes_on))["id"])
     ended = await enrollment(tenant, campaign, stopped)
@@ -70,7 +92,7 @@ async def test_a_stopped_enrolment_says_nothing_more(live: Platform, tenant: Ten
 
 async def test_a_paused_campaign_goes_on_where_it_stood(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
-    campaign = await tenant.campaign(sender["id"], 0, 24, 48)
+    campaign = await tenant.campaign(sender["id"], 0, *LATER)
     contact = (await tenant.contact())["id"]
     started = instant((await enroll(tenant, campaign, contact))["started_at"])
     await until_accepted(live.gateway, sender["phone_number_id"], 1)
@@ -86,7 +108,7 @@ async def test_a_paused_campaign_goes_on_where_it_stood(live: Platform, tenant: 
     await tenant.post(f"/campaigns/{campaign}/resume")
     accepted = await until_accepted(live.gateway, sender["phone_number_id"], 3)
     assert [one["body"][:6] for one in accepted] == ["step 0", "step 1", "step 2"]
-    assert instant(accepted[2]["accepted_at"]) - started > 2 * DAY - TICK
+    assert instant(accepted[2]["accepted_at"]) - started > timedelta(hours=LATER[-1]) / (24 * 3600 / DAY_S) - TICK
 
 
 async def test_a_campaign_that_is_resumed_at_any_moment_forgets_nobody(live: Platform, tenant: Tenant) -> None:
@@ -102,7 +124,7 @@ async def test_a_campaign_that_is_resumed_at_any_moment_forgets_nobody(live: Pla
     async def completed() -> bool:
         return bool((await tenant.get(f"/campaigns/{campaign}/funnel"))["completed"] == 100)
 
-    await until(completed, "all 100 have gone all the way", 30)
+    await until(completed, "all 100 have gone all the way", 90)
     accepted = await live.gateway.accepted(sender["phone_number_id"])
     assert len({(one["to"], one["body"]) for one in accepted}) == len(accepted) == 600
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import pytest
 from chaos.harness import Platform, Tenant
 from live.listening import listening
 from support import Tell, until
@@ -13,6 +14,7 @@ CONTACTS = 300
 _READ = {"message.sent", "message.delivered", "message.read"}
 
 
+@pytest.mark.timeout(300)
 async def test_whoever_comes_back_misses_nothing(live: Platform, tenant: Tenant, tell: Tell) -> None:
     sender = await tenant.sender(mps=80)
     campaign = await tenant.campaign(sender["id"], 0, 24)
@@ -22,7 +24,7 @@ async def test_whoever_comes_back_misses_nothing(live: Platform, tenant: Tenant,
         await until(lambda: len(ear.heard) > CONTACTS, "the campaign has begun")
         assert await live.process.stop() == 0
         await live.start()
-        await until(lambda: len(ear.heard) > 3 * CONTACTS, "it goes on", 30)
+        await until(lambda: len(ear.heard) > 3 * CONTACTS, "it goes on", 60)
         await live.kill()
         await live.start()
 
@@ -35,7 +37,7 @@ async def test_whoever_comes_back_misses_nothing(live: Platform, tenant: Tenant,
             completed = sum("enrollment.completed" in types for types in of.values())
             return (messages, completed) == (2 * CONTACTS, CONTACTS)
 
-        await until(all_told, "every message is read, or nobody knows whether it left", 40)
+        await until(all_told, "every message is read, or nobody knows whether it left", 90)
         async with listening(tenant) as late:
             await until(lambda: len(late.heard) >= len(ear.heard), "one who comes late has heard as much")
             assert late.heard[: len(ear.heard)] == ear.heard

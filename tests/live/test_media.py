@@ -19,10 +19,12 @@ async def arrived(live: Platform, tenant: Tenant, ear: Ear, sender: Any, phone: 
     def stored() -> int:
         return sum(told["type"] == "media.stored" for told in ear.heard)
 
-    known = stored()
+    known, before = stored(), await tenant.ids("/replies")
     await live.gateway.tell(phone, sender["phone_number_id"], type=kind, **{kind: part})
-    await until(lambda: stored() > known, "the file is fetched", 20)
-    return next(one["media"] for one in await tenant.every("/replies") if one["type"] == kind)
+    await until(lambda: stored() > known, "the file is fetched")
+    [reply] = [one for one in await tenant.every("/replies") if one["id"] not in before]
+    assert reply["type"] == kind
+    return reply["media"]
 
 
 async def read(tenant: Tenant, path: str) -> tuple[int, bytes, Any]:
@@ -71,7 +73,7 @@ async def test_files_are_gone_with_their_contact(live: Platform, tenant: Tenant)
             kept = live.data / "media" / tenant.id / file["id"]
             assert kept.exists()
             await tenant.call("DELETE", f"/contacts/{contact['id']}{how}")
-            await until(partial(_gone, kept), f"the file is gone after DELETE {how}", 20)
+            await until(partial(_gone, kept), f"the file is gone after DELETE {how}", 60)
 
 
 async def test_what_the_gateway_does_not_have_is_said(live: Platform, tenant: Tenant) -> None:
@@ -79,7 +81,7 @@ async def test_what_the_gateway_does_not_have_is_said(live: Platform, tenant: Te
     async with listening(tenant) as ear:
         image = {"id": "forgotten", "mime_type": "image/png"}
         await live.gateway.tell(contact["phone"], sender["phone_number_id"], type="image", image=image)
-        await until(lambda: any(told["type"] == "media.failed" for told in ear.heard), "it is given up", 20)
+        await until(lambda: any(told["type"] == "media.failed" for told in ear.heard), "it is given up")
     (reply,) = await tenant.every("/replies")
     assert (reply["media"]["status"], bool(reply["media"]["reason"])) == ("failed", True)
     assert (await read(tenant, reply["media"]["url"]))[0] == 410

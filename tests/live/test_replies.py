@@ -12,8 +12,9 @@ from support import until
 
 async def test_a_reply_stops_the_campaigns_that_say_so(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
-    stops = await tenant.campaign(sender["id"], 0, 24, stop_on_reply=True)
-    goes_on = await tenant.campaign(sender["id"], 0, 24, stop_on_reply=False)
+    # The second step is due after ten seconds: by then the first one was answered, on any machine.
+    stops = await tenant.campaign(sender["id"], 0, 80, stop_on_reply=True)
+    goes_on = await tenant.campaign(sender["id"], 0, 80, stop_on_reply=False)
     contact = await tenant.contact()
     for campaign in (stops, goes_on):
         await enroll(tenant, campaign, contact["id"])
@@ -34,7 +35,7 @@ async def test_a_reply_stops_the_campaigns_that_say_so(live: Platform, tenant: T
 
 async def test_stop_ends_everything_for_good(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
-    campaigns = [await tenant.campaign(sender["id"], 0, 24) for _ in range(2)]
+    campaigns = [await tenant.campaign(sender["id"], 0, 24 * 365) for _ in range(2)]
     contact = await tenant.contact()
     for campaign in campaigns:
         await enroll(tenant, campaign, contact["id"])
@@ -90,7 +91,7 @@ async def test_who_writes_again_opens_a_closed_conversation(live: Platform, tena
 
 async def test_marketing_alone_is_stopped_by_its_button_and_the_rest_goes_on(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
-    campaign, contact = await tenant.campaign(sender["id"], 0, 24), await tenant.contact()
+    campaign, contact = await tenant.campaign(sender["id"], 0, 24 * 365), await tenant.contact()
     await enroll(tenant, campaign, contact["id"])
     await until_accepted(live.gateway, sender["phone_number_id"], 1)
     async with listening(tenant) as ear:

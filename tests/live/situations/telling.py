@@ -13,8 +13,13 @@ from support import until
 
 async def now_of(live: Platform, id_: str) -> dict[str, Any]:
     """What `harkara ops trace` says of where something is; its words are all in `text`."""
-    story = await told(live, "trace", id_)
-    assert story["unasked"] == []
+    story: dict[str, Any] = {}
+
+    async def everybody_was_asked() -> bool:
+        story.update(await told(live, "trace", id_))
+        return not story["unasked"]
+
+    await until(everybody_was_asked, f"everybody says what they know of {id_}")
     [now] = [one for one in story["now"] if one["id"] == id_]
     return dict(now) | {"text": f"{now['where']}; {now['waits_for']}; {now['todo']}", "story": story}
 
@@ -28,7 +33,7 @@ async def until_it_says(live: Platform, id_: str, code: str) -> dict[str, Any]:
         return bool(found[0]["code"] == code)
 
     try:
-        await until(says, f"trace says {code}", 20, every=0.3)
+        await until(says, f"trace says {code}", 40, every=0.3)
     except AssertionError as error:
         raise AssertionError(f"{error}, but {found}") from None
     return found[0]
@@ -63,6 +68,15 @@ async def paced(live: Platform, **wanted: int) -> AsyncIterator[None]:
 
 async def status_of(tenant: Tenant, id_: str, *statuses: str) -> None:
     async def is_so() -> bool:
-        return (await tenant.get(f"/messages/{id_}"))["status"] in statuses
+        return (await tenant.message(id_))["status"] in statuses
 
     await until(is_so, f"the message is {' or '.join(statuses)}")
+
+
+async def until_told(live: Platform, tenant: Tenant, type_: str, id_: str) -> None:
+    """Wait until something is told of this, which is after it is written."""
+
+    async def is_told() -> bool:
+        return (type_, id_) in [(told, about) for _, told, about in await live.events(tenant.id)]
+
+    await until(is_told, f"{type_} is told", every=0.2)

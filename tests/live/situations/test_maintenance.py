@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from uuid import uuid4
 
-import nats
 from chaos.harness import Platform, Tenant
-from live.situations.telling import sent, status_of
+from live.situations.telling import sent, status_of, until_told
 from live.terminal import ops, told
 from nats.js.api import ConsumerConfig
+from support import until
 
 from harkara.app import ACTORS
 
 
 async def test_doctor_finds_nothing_wrong_and_then_what_is(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
-    found = {one["check"]: one for one in await told(live, "doctor", "--max-age", "3600")}
-    # Other tests leave dead letters and stopped numbers behind.
-    ill = [one for one in found.values() if not one["well"] and one["check"] not in ("dead letters", "number")]
-    assert ill == []
+    found: dict[str, Any] = {}
+
+    async def nothing_is_wrong() -> bool:  # on a busy machine a server may not answer in time
+        found.clear()
+        found.update({one["check"]: one for one in await told(live, "doctor", "--max-age", "3600")})
+        # Other tests leave dead letters and stopped numbers behind.
+        return all(one["well"] or one["check"] in ("dead letters", "number") for one in found.values())
+
+    try:
+        await until(nothing_is_wrong, "nothing is wrong")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {[one for one in found.values() if not one['well']]}") from None
     assert {f"actor: {name}" for name in ACTORS} <= found.keys()
     assert re.search(
         "nothing waits to be sent|[0-9]+ messages? waits?, in [0-9]+ queues?", found["actor: sender"]["found"]
@@ -49,7 +58,7 @@ async def test_a_number_that_its_own_tenant_has_paused_is_no_alarm(live: Platfor
 
 async def test_doctor_and_trace_work_with_a_server_down(live: Platform, tenant: Tenant) -> None:
     id_ = await sent(tenant, await tenant.sender())
-    await status_of(tenant, id_, "read")
+    await until_told(live, tenant, "message.read", id_)
     nowhere = "postgresql://harkara_app@127.0.0.1:1/harkara"
     found = {one["check"]: one for one in await told(live, "doctor", DATABASE_URL=nowhere)}
     assert not found["server: database"]["well"]
@@ -73,26 +82,26 @@ async def test_drain_leaves_nothing_in_hand_and_what_came_goes_on_afterwards(liv
     sender = await tenant.sender()
     for _ in range(20):
         await sent(tenant, sender)
-    client = await nats.connect(live.nats_url)
-    js, partner = client.jetstream(), f"partner-{uuid4()}"
-    await js.add_consumer("EVENTS", ConsumerConfig(durable_name=partner, filter_subject=f"t.{tenant.id}.evt.>"))
-    try:
-        assert await told(live, "drain", "--yes") == {"in_hand": {}}
-        id_ = await sent(tenant, sender)
-        assert "dispatcher" in {one["name"] for one in await told(live, "lag") if one["pending"]}
-        paused = {one["name"] for one in (await told(live, "status"))["consumers"] if one["paused_until"]}
-        assert ("dispatcher" in paused, partner in paused) == (True, False)
-    finally:
-        await js.delete_consumer("EVENTS", partner)
-        await client.close()
-        await told(live, "resume", "actor", "all")
+    partner = f"partner-{uuid4()}"
+    async with live.streams() as js:
+        await js.add_consumer("EVENTS", ConsumerConfig(durable_name=partner, filter_subject=f"t.{tenant.id}.evt.>"))
+        try:
+            assert await told(live, "drain", "--yes") == {"in_hand": {}}
+            id_ = await sent(tenant, sender)
+            assert "dispatcher" in {one["name"] for one in await told(live, "lag") if one["pending"]}
+            paused = {one["name"] for one in (await told(live, "status"))["consumers"] if one["paused_until"]}
+            assert ("dispatcher" in paused, partner in paused) == (True, False)
+        finally:
+            await js.delete_consumer("EVENTS", partner)
+            await told(live, "resume", "actor", "all")
     await status_of(tenant, id_, "sent", "delivered", "read")
 
 
 async def test_a_range_is_replayed_to_one_actor_and_done_once(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
     id_ = await sent(tenant, sender)
-    await status_of(tenant, id_, "read")
+    await until_told(live, tenant, "message.read", id_)
+    await until_told(live, tenant, "message.sent", id_)
     before = await live.events(tenant.id)
     chosen = ("replay", "INBOUND", "receipts", "--tenant", tenant.id, "--since", "1h")
     dry = await told(live, *chosen, "--dry")  # some webhooks bring more than one status
@@ -115,6 +124,7 @@ async def test_a_contact_is_erased_everywhere_and_that_is_proved(live: Platform,
     sender, contact = await tenant.sender(), await tenant.contact()
     await status_of(tenant, await sent(tenant, sender, to=None, contact_id=contact["id"]), "read")
     await live.gateway.write(contact["phone"], sender["phone_number_id"], "Hello")
+    await until(lambda: tenant.ids("/replies"), "the reply is there")
     status, _, err = await ops(live, "erase", "contact", contact["id"])
     assert (status, "for good?" in err) == (1, True), "it must ask"
     proof = await told(live, "erase", "contact", contact["id"], "--yes")
