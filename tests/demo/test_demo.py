@@ -23,8 +23,6 @@ from harkara.demo.script import CONTACTS
 #: 24 hours in six seconds: time enough on any machine to answer one step before the next.
 SPEED = 14_400.0
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def some(tmp_path: Path) -> Path:

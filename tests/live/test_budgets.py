@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from chaos.harness import Platform, Tenant, a_phone
 from support import until
 
 from harkara.actors.budget_script import PAIR_BURST
 
 
-@pytest.mark.timeout(300)
 async def test_a_phone_that_gets_too_much_keeps_nobody_else_waiting(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender(pair_limit=True)
     to, number = a_phone(), sender["phone_number_id"]

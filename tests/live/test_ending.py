@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import pytest
 from chaos.harness import Platform, Tenant, environment
 from filled import held
 from live.everything import make_everything
@@ -123,7 +122,6 @@ async def what_comes_late(live: Platform, tenant: Tenant, sender: str) -> None:
         await until(done, "actors are done with it")
 
 
-@pytest.mark.timeout(300)
 async def test_nothing_of_it_is_anywhere_and_its_neighbour_goes_on(
     live: Platform, tenant: Tenant, other: Tenant, tell: Tell
 ) -> None:
@@ -197,7 +195,6 @@ async def test_nothing_of_it_is_anywhere_and_its_neighbour_goes_on(
     tell(f"{sum(found.values())} things were found: {found}")
 
 
-@pytest.mark.timeout(300)
 async def test_what_was_killed_is_run_again_and_goes_on(live: Platform, tenant: Tenant) -> None:
     await make_everything(live, tenant)
     async with live.database() as database, live.database() as look:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-import pytest
 from chaos.harness import Platform, Tenant, a_phone
 from live.listening import enrollment, until_accepted
 from nats.js.errors import NotFoundError
@@ -61,7 +60,6 @@ async def died(live: Platform, tenant: Tenant, body: str) -> None:
         await js.publish(f"t.{tenant.id}.dead.send", body.encode())
 
 
-@pytest.mark.timeout(300)
 async def test_who_is_erased_while_a_campaign_runs_gets_nothing_more(
     live: Platform, tenant: Tenant, tell: Tell
 ) -> None:

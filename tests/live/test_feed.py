@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import pytest
 from chaos.harness import Platform, Tenant
 from live.listening import listening
 from support import Tell, until
@@ -14,7 +13,6 @@ CONTACTS = 300
 _READ = {"message.sent", "message.delivered", "message.read"}
 
 
-@pytest.mark.timeout(300)
 async def test_whoever_comes_back_misses_nothing(live: Platform, tenant: Tenant, tell: Tell) -> None:
     sender = await tenant.sender(mps=80)
     campaign = await tenant.campaign(sender["id"], 0, 24)

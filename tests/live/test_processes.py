@@ -37,8 +37,6 @@ from live.conftest import DAY_S
 from live.listening import instant, listening, until_accepted
 from support import Tell, until
 
-pytestmark = pytest.mark.timeout(300)
-
 CONTACTS = 400
 
 
@@ -148,7 +146,7 @@ class Size:
 
 
 _SIZES = [
-    pytest.param(Size(300, 2, 4), marks=pytest.mark.timeout(300), id="600-messages"),
+    pytest.param(Size(300, 2, 4), id="600-messages"),
     pytest.param(Size(5000, 4, 80), marks=[pytest.mark.long, pytest.mark.timeout(1800)], id="20000-messages"),
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pytest
 from aiohttp import FormData
 from chaos.harness import Platform, Tenant
 from live.listening import enroll, enrollment, until_accepted
@@ -74,7 +73,6 @@ def at_the_gateway(preview: Any, phone: str) -> tuple[str, Any]:
     return sent["type"], sent["text"]["body"] if sent["type"] == "text" else sent[sent["type"]]
 
 
-@pytest.mark.timeout(180)
 async def test_preview_test_and_real_message_are_the_same(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender(mps=100, access_token="a token")
     said = steps_with(await upload(live, sender["phone_number_id"]))
