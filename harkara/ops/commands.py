@@ -18,7 +18,7 @@ from rich.text import Text
 from harkara.bus.connection import Bus
 from harkara.bus.dead import DeadLetter
 from harkara.bus.errors import Unavailable
-from harkara.bus.overview import ConsumerState
+from harkara.bus.overview import PARTNERS, ConsumerState
 from harkara.bus.parked import Parked
 from harkara.cli import NotFound
 from harkara.ops import dead as letters_of
@@ -139,7 +139,7 @@ def _show_streams(screen: Console, found: Status) -> None:
             one.name, str(one.messages), f"{one.bytes / 1e6:.1f}", str(one.consumers), str(one.replicas), oldest
         )
     screen.print(held)
-    screen.print(lag_table([one for one in found.consumers if one.lag]))
+    show_lag(screen, [one for one in found.consumers if one.lag])
     if found.parked:
         screen.print(parked_table(found.parked, found.at))
 
@@ -175,12 +175,24 @@ def lag(data: Path, as_json: bool, watch: bool, everybody: bool) -> None:
                 else:
                     if watch:
                         click.echo(at(datetime.now(UTC)))
-                    console().print(lag_table(chosen))
+                    if everybody:
+                        console().print(lag_table(chosen))
+                    else:
+                        show_lag(console(), chosen)
                 if not watch:
                     return
                 await asyncio.sleep(2)
 
     until_ctrl_c(ask, data)
+
+
+def show_lag(screen: Console, behind: Sequence[ConsumerState]) -> None:
+    """Our own readers one by one. Partners read when they like: of all together it is said what they have left."""
+    partners = [one for one in behind if one.name.startswith(PARTNERS)]
+    screen.print(lag_table([one for one in behind if not one.name.startswith(PARTNERS)]))
+    if partners:
+        left = counted(sum(one.lag for one in partners), "event")
+        screen.print(f"{counted(len(partners), 'reader')} of partners have {left} to read yet: `harkara ops lag --all`")
 
 
 def lag_table(chosen: Sequence[ConsumerState]) -> Table | Text:

@@ -73,7 +73,8 @@ def _parameters(template: Template, text: str) -> Iterator[Fault]:
     elif named and given:
         yield "template.parameters", f"this template names its parameters: give an object with {_listed(places)}"
     elif len(given) != len(places):
-        yield "template.parameters", f"this template takes {len(places)} parameters ({len(given)} are given)"
+        takes = f"{len(places)} parameter{'' if len(places) == 1 else 's'}"
+        yield "template.parameters", f"this template takes {takes}, not {len(given)}"
     texts = list(given.values()) if isinstance(given, dict) else given
     length = len(_PLACE.sub("", text)) + sum(map(len, texts))
     if length > BODY_LIMIT:

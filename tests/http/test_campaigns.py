@@ -318,7 +318,7 @@ async def test_what_a_template_does_not_take_stands_in_the_way(acme: Account, st
         "steps[0].template.parameters"
     ]
     refused = (await acme.call("POST", f"{path}/activate")).is_problem(422).faults()
-    assert refused == {"steps[0].template.parameters": "this template takes 2 parameters (1 are given)"}
+    assert refused == {"steps[0].template.parameters": "this template takes 2 parameters, not 1"}
     step = (await acme.get(f"{path}/steps"))["items"][0]["id"]
     mended = {"template": given | {"parameters": ["{{ name }}", "{{ attributes.order | default('-') }}"]}}
     assert (await acme.call("PATCH", f"{path}/steps/{step}", body=mended)).status == 200

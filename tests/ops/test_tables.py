@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from rich.console import Console, RenderableType
 
@@ -14,7 +15,7 @@ from harkara.bus.dead import DeadLetter
 from harkara.bus.overview import ConsumerState
 from harkara.bus.parked import Parked
 from harkara.bus.tail import Stored
-from harkara.ops.commands import group_table, lag_table, letter_table, parked_table
+from harkara.ops.commands import group_table, lag_table, letter_table, parked_table, show_lag
 from harkara.ops.journal import Entry
 from harkara.ops.pausing import entry_table
 from harkara.ops.replaying import range_table
@@ -47,6 +48,15 @@ TABLES: dict[str, tuple[Callable[[int], RenderableType], str]] = {
     "journal": (lambda _: entry_table([ENTRY]), f"{ENTRY.by} actor={READER}"),
     "replay": (lambda _: range_table([STORED]), STORED.subject),
 }
+
+
+def test_partners_who_are_away_fill_no_table() -> None:
+    screen = Console(width=150, file=io.StringIO())
+    away = [msgspec.structs.replace(BEHIND, stream="EVENTS", name=f"partner-{n}", pending=20) for n in range(50)]
+    show_lag(screen, [BEHIND, *away])
+    *table, partners = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(table) == 2
+    assert partners.startswith("50 readers of partners have 1000 events to read yet")
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 150, 200])
