@@ -18,7 +18,7 @@ from harkara.bus.pausing import POOLS
 from harkara.ops.status import Status
 from harkara.ops.terminal import age
 from harkara.printing import counted, messages_wait
-from harkara.settings import Settings
+from harkara.settings import DOTENV, Settings, named
 from harkara.storage.migrate import names as migrations
 from harkara.storage.storage import Storage, reason_of
 from harkara.vault import Vault
@@ -187,12 +187,13 @@ async def _database(doctor: Doctor) -> AsyncIterator[Finding]:
         yield _bad("clocks", f"here and at the database differ by {age(apart.total_seconds())}", "let both follow NTP")
     else:
         yield _well("clocks", "agree")
-    if row["fsync"] != "on" and doctor.settings.environment == "production" and not _embedded(doctor):
+    if row["fsync"] != "on" and doctor.settings.environment == "production" and not _embedded():
         yield _bad("fsync", "is off: a crash of the machine can lose what was written", "set fsync = on in PostgreSQL")
 
 
-def _embedded(doctor: Doctor) -> bool:
-    return not doctor.settings.secret_key
+def _embedded() -> bool:
+    """Whether the database is that of a running `harkara up`."""
+    return "database_url" not in named(DOTENV)
 
 
 async def _numbers(doctor: Doctor) -> AsyncIterator[Finding]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, get_args
+from typing import Any
 
 import asyncpg
 import pytest
@@ -11,8 +10,6 @@ from support import Database
 from tortoise.context import TortoiseContext
 from tortoise.migrations.autodetector import MigrationAutodetector
 
-from harkara.schemas import api
-from harkara.schemas.commands import DeliveryPolicy, Lane
 from harkara.storage.storage import tortoise_config
 
 TABLES = """
@@ -98,41 +95,6 @@ async def test_unique_keys_begin_with_the_tenant(owner: asyncpg.Connection) -> N
         if key["columns"][0] != "tenant_id" and key["columns"] != ["id"]
     ]
     assert loose == []
-
-
-#: Columns that hold one of a few words, and the type that says which.
-WORDS: tuple[tuple[str, str, Any], ...] = (
-    ("tenant_users", "role", api.RoleName),
-    ("senders", "provider", api.Provider),
-    ("senders", "status", api.SenderStatus),
-    ("senders", "window", api.Window),
-    ("campaigns", "type", api.CampaignType),
-    ("campaigns", "status", api.CampaignStatus),
-    ("campaign_steps", "delivery", DeliveryPolicy),
-    ("contact_campaign_progress", "status", api.EnrollmentStatus),
-    ("messages", "status", api.MessageStatus),
-    ("messages", "lane", Lane),
-    ("messages", "delivery", DeliveryPolicy),
-    ("conversations", "status", api.ConversationStatus),
-    ("imports", "status", api.ImportStatus),
-    ("media", "status", api.MediaStatus),
-    ("leads", "stage", api.LeadStage),
-    ("invoices", "status", api.InvoiceStatus),
-)
-
-
-@pytest.mark.parametrize(("table", "column", "words"), WORDS, ids=[f"{table}.{column}" for table, column, _ in WORDS])
-async def test_a_column_holds_only_the_words_that_the_api_knows(
-    owner: asyncpg.Connection, table: str, column: str, words: Any
-) -> None:
-    rules = await owner.fetch(
-        "select pg_get_constraintdef(c.oid) from pg_constraint c"
-        " join pg_attribute a on a.attrelid = c.conrelid and c.conkey = array[a.attnum]"
-        " where c.contype = 'c' and c.conrelid = $1::text::regclass and a.attname = $2",
-        table,
-        column,
-    )
-    assert [set(re.findall(r"'(\w+)'", rule[0])) for rule in rules] == [set(get_args(words))]
 
 
 async def test_foreign_keys_begin_with_the_tenant(owner: asyncpg.Connection) -> None:
