@@ -387,6 +387,32 @@ async def test_what_is_on_its_way_to_a_runner_that_stops_goes_back_at_once(bus: 
     await runner.stop()
 
 
+async def test_what_was_delivered_to_a_runner_that_stops_and_not_begun_goes_back_at_once(bus: Bus) -> None:
+    bus.topology = with_ack_wait(bus.topology, 90)
+    go_on = asyncio.Event()
+
+    class Slow(Sender):
+        in_flight: ClassVar[int] = 1
+
+        async def handle(self, batch: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
+            await go_on.wait()
+            return await super().handle(batch)
+
+    slow, next_one = Slow(), Sender()
+    first, second = (bus.runner(one, stream="SEND", durable="lane", filters=[LANE]) for one in (slow, next_one))
+    await first.start()
+    await bus.publisher.publish(ship(0))
+    await until(lambda: first.counters.in_flight == 1, "one is begun")
+    await bus.publisher.publish_many([ship(n) for n in range(1, 5)])
+    await until(lambda: first.in_hand == 5, "the others are delivered")
+    asyncio.get_running_loop().call_later(0.1, go_on.set)
+    await first.stop()
+    assert slow.numbers() == {0}
+    await second.start()
+    await until(lambda: next_one.numbers() == {1, 2, 3, 4}, "the rest", timeout=45)
+    await second.stop()
+
+
 async def test_a_new_leader_is_asked_at_once(bus: Bus) -> None:
     """It knows nothing of what was asked of the one before, which would only be noticed by its silence."""
     asked: list[bytes] = []
