@@ -196,7 +196,7 @@ class Campaign:
             return all(kind.startswith("DEAD") for kind in left)
 
         with suppress(AssertionError):
-            await until(idle, "no command, work, message or webhook is left on the broker", 20)
+            await until(lambda: once_it_answers(idle), "no command, work, message or webhook is left on the broker", 20)
         return left
 
     async def _accepted(self) -> list[dict[str, Any]]:
@@ -288,13 +288,14 @@ class Campaign:
     def check_that_stop_wins(self, books: Books) -> None:
         """What was stopped says nothing more: no attempt begins once it is known.
 
-        It is stamped when its transaction begins, which may then wait for the attempt that is just being written.
+        It is stamped when its transaction begins, which may then wait for the attempt that is just being written: on a
+        busy machine for some seconds, though not as long as steps are apart.
         """
         stopped = {one["id"]: one["finished_at"] for one in books.enrollments if one["status"] == "stopped"}
         for one in books.messages:
             if one["attempted_at"] and one["enrollment_id"] in stopped:
                 late = one["attempted_at"] - stopped[one["enrollment_id"]]
-                assert late < timedelta(seconds=1), f"sent {late} after it was stopped: {dict(one)}"
+                assert late < timedelta(seconds=5), f"sent {late} after it was stopped: {dict(one)}"
 
     def check_that_all_completed(self, books: Books) -> None:
         """Every enrolment went all its way: what the gateway doesn't have is then exactly what is marked unknown."""

@@ -21,7 +21,7 @@ async def test_every_step_is_sent_at_most_once_and_every_fate_is_known(
     campaign.lost = frozenset({"sent", "read"})
     await standing.gateway.put("faults", weather)
     await campaign.tenant.post(f"/campaigns/{campaign.id}/enroll", {"all": True})
-    books = await campaign.until_closed(90)
+    books = await campaign.until_closed(150)
     struck = await standing.gateway.get("faults")
     await standing.gateway.put("faults", [])
     tell(f"{books.line()}; faults: " + ", ".join(f"{one['kind']} {one.get('fired', 0)}" for one in struck["faults"]))

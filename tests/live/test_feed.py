@@ -52,6 +52,6 @@ async def test_only_what_was_asked_for_is_told(live: Platform, tenant: Tenant) -
         await ws.send_json({"subscribe": ["message.read"], "since": "now"})
         for number in range(3):
             await tenant.post("/messages", {"sender_id": sender["id"], "to": f"+91981234567{number}", "body": "Hello"})
-        told = [await ws.receive_json(timeout=15) for _ in range(3)]
+        told = [await ws.receive_json(timeout=30) for _ in range(3)]
     assert {one["type"] for one in told} == {"message.read"}
     assert [one["seq"] for one in told] == sorted({one["seq"] for one in told})

@@ -60,7 +60,7 @@ async def test_it_starts_on_another_address_than_the_usual_one() -> None:
         process = Process(["up", "--nats-port", "0", *words], directory / "up.log")
         await process.spawn()
         try:
-            await until(lambda: "ready in" in process.output(), "it is ready", 60)
+            await until(lambda: "ready in" in process.output(), "it is ready", 120)
             assert f"http://localhost:{door}/docs" in process.output()
         finally:
             await process.stop()
