@@ -23,8 +23,9 @@ async def fill(urls: Urls) -> None:
         await connection.close()
     client = await nats.connect(urls.nats)
     try:
-        await client.jetstream().add_stream(StreamConfig(name="KEPT", subjects=["kept"]))
-        await client.jetstream().publish("kept", b"a message")
+        jetstream = client.jetstream(timeout=60)
+        await jetstream.add_stream(StreamConfig(name="KEPT", subjects=["kept"]))
+        await jetstream.publish("kept", b"a message")
     finally:
         await client.close()
 
@@ -38,7 +39,7 @@ async def kept(urls: Urls) -> tuple[list[str], list[bytes]]:
         await connection.close()
     client = await nats.connect(urls.nats)
     try:
-        jetstream = client.jetstream()
+        jetstream = client.jetstream(timeout=60)
         last = (await jetstream.stream_info("KEPT")).state.last_seq
         messages = [(await jetstream.get_msg("KEPT", seq)).data or b"" for seq in range(1, last + 1)]
     finally:

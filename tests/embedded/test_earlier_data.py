@@ -48,7 +48,7 @@ async def test_streams_and_places_in_them_are_kept(tmp_path: Path) -> None:
         js = client.jetstream()
         assert (await js.stream_info("COMMANDS")).state.messages == 2
         waiting = await js.pull_subscribe_bind("dispatcher", stream="COMMANDS")
-        (message,) = await waiting.fetch(1, timeout=10)
+        (message,) = await waiting.fetch(1, timeout=60)
         assert message.data == b"two"
         await client.close()
 
@@ -59,13 +59,14 @@ async def _fill(url: str) -> bool:
         client = await nats.connect(url, allow_reconnect=False, max_reconnect_attempts=0, connect_timeout=1)
     except (OSError, nats.errors.Error):
         return False
-    js = client.jetstream()
+    # Nothing of this may be done twice.
+    js = client.jetstream(timeout=60)
     await js.add_stream(name="COMMANDS", subjects=["t.*.cmd.>"], retention=RetentionPolicy.WORK_QUEUE)
     await js.add_consumer("COMMANDS", ConsumerConfig(durable_name="dispatcher"))
     for text in (b"one", b"two", b"three"):
         await js.publish("t.acme.cmd.message.send", text)
     done = await js.pull_subscribe_bind("dispatcher", stream="COMMANDS")
-    (message,) = await done.fetch(1)
-    await message.ack_sync()
+    (message,) = await done.fetch(1, timeout=60)
+    await message.ack_sync(timeout=60)
     await client.close()
     return True
