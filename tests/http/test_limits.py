@@ -291,6 +291,7 @@ async def test_public_routes_are_limited_by_address_and_health_is_not(
             assert "RateLimit-Limit" not in answer.headers
 
 
+@pytest.mark.usefixtures("asked_no_more")
 async def test_metrics_tell_whose_limit_it_was_and_that_redis_is_away(door: Door, redis_url: str) -> None:
     async with (
         gate(target_of(redis_url)) as to_redis,
