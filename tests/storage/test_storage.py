@@ -368,7 +368,7 @@ async def test_a_pool_says_in_one_line_that_the_database_is_away(caplog: pytest.
             storage = Storage(urls.database("harkara_app", "harkara"), pool=2)
             await storage.open()
         try:
-            found = await until(lambda: _of_the_pool(caplog), "it has looked for the database, which is gone")
+            found = await until(lambda: _of_the_pool(caplog), "it has looked for the database, which is gone", 90)
         finally:
             await storage.close()
     for record in found:
