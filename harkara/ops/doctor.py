@@ -35,11 +35,11 @@ FULL = 0.8
 #: Secrets that are tried.
 SOME = 20
 
-#: What the newest migration made is asked for by the function that it is seen by.
+#: A schema that can't say how new it is, is an older one.
 _DATABASE = """
 select now() as now, current_setting('fsync') as fsync,
        to_regclass('messages_' || to_char(now() + interval '1 month', 'YYYYMM')) is not null as next_month,
-       to_regprocedure('app.tenants_at_rest()') is not null as newest
+       to_regprocedure('app.newest_migration()') is not null as says_how_new
 """
 
 _SECRETS = "select id, access_token from senders where access_token is not null order by id limit $1"
@@ -174,10 +174,8 @@ async def _database(doctor: Doctor) -> AsyncIterator[Finding]:
     asked = datetime.now(UTC)
     async with doctor.storage.anonymous() as con:
         row: Any = await con.fetchrow(_DATABASE)
-    if not row["newest"]:
-        yield _bad("schema", "is older than this program", f"`harkara migrate` brings it to {migrations()[-1]}")
-    else:
-        yield _well("schema", "has what this program needs")
+        newest: str = await con.fetchval("select app.newest_migration()") if row["says_how_new"] else ""
+    yield schema(newest)
     if not row["next_month"]:
         yield _bad("next month", "has no partition yet", "start `harkara actor ticker`, which makes them")
     else:
@@ -189,6 +187,18 @@ async def _database(doctor: Doctor) -> AsyncIterator[Finding]:
         yield _well("clocks", "agree")
     if row["fsync"] != "on" and doctor.settings.environment == "production" and not _embedded():
         yield _bad("fsync", "is off: a crash of the machine can lose what was written", "set fsync = on in PostgreSQL")
+
+
+def schema(newest: str) -> Finding:
+    """Whether the newest migration that has run is the newest that this program has."""
+    needed = migrations()[-1]
+    if newest < needed:
+        return _bad("schema", "is older than this program", f"`harkara migrate` brings it to {needed}")
+    if newest > needed:
+        return _bad(
+            "schema", f"is newer than this program: {newest}", "run the Harkara that migrated it, or a newer one"
+        )
+    return _well("schema", "has what this program needs")
 
 
 def _embedded() -> bool:
