@@ -213,7 +213,7 @@ class Platform(Observed):
         if self.process.running:
             await self.kill()
         await self.session.close()
-        await until(lambda: not _locked(self.data / "children.lock"), "the last server has ended", 30)
+        await until(lambda: not _locked(self.data / "children.lock"), "the last server has ended", 60)
 
 
 @asynccontextmanager

@@ -90,7 +90,7 @@ async def once_it_listens(ask: Callable[[], Awaitable[Any]]) -> None:
         await ask()
         return True
 
-    await until(lambda: once_it_answers(answered), "the sandbox listens", 60, every=0.2)
+    await until(lambda: once_it_answers(answered), "the sandbox listens", 120, every=0.2)
 
 
 async def break_things(platform: Platform, dice: random.Random, kills: int, over_s: float, tell: Tell) -> None:
