@@ -235,8 +235,8 @@ async def test_the_leader_says_what_comes_next(bus: Bus, history: History) -> No
 
 async def test_a_page_is_bounded_in_bytes_too(bus: Bus, history: History) -> None:
     start = (await history.bounds()).last
-    for number in range(5):
-        await bus.publisher.publish(Outgoing(MessageRead(id="x" * 600_000), "ours", f"large-{number}"))
+    for _ in range(5):
+        await bus.publisher.publish(Outgoing(MessageRead(id="x" * 600_000), "ours", str(uuid7())))
     assert 1 <= len((await history.page("t.ours.evt.>", start, 100)).messages) < 5
 
 
