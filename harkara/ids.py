@@ -15,10 +15,13 @@ from asyncpg.pgproto import pgproto
 
 #: Random digits of the next ids, in the groups in which they are shown: asking the system for each id alone is most of
 #: what an id costs.
-_random: list[tuple[str, str, str, str]] = []
+_random: list[tuple[str, str, str]] = []
 _AT_ONCE = 256
-_BYTES = 10
-_groups = re.compile(r"(...)(.)(...)(.{12}).").findall
+_BYTES = 8
+_groups = re.compile(r"(.)(...)(.{12})").findall
+
+#: Nanoseconds in a millisecond.
+_MS = 1_000_000
 
 #: The variant and two random bits in one digit.
 _VARIANT = {f"{digit:x}": "89ab"[digit >> 2] for digit in range(16)}
@@ -39,19 +42,24 @@ id_of: Callable[[str], UUID] = pgproto.UUID
 
 
 def uuid7(at: datetime | None = None) -> UUID:
-    """A new UUIDv7 whose time is `at` (aware; now if not given), with 74 random bits."""
+    """A new UUIDv7 whose time is `at` (aware; now if not given), with 62 random bits.
+
+    The other twelve tell the quarter of a microsecond (RFC 9562, 6.2, method 3), so that what one process makes sorts
+    in the order in which it was made.
+    """
     return msgspec.convert(uuid7_text(at), UUID)  # three times as fast as UUID's own __init__
 
 
 def uuid7_text(at: datetime | None = None) -> str:
     """The same as text."""
     try:
-        a, b, c, d = _random.pop()
+        a, b, c = _random.pop()
     except IndexError:
-        (a, b, c, d), *others = _groups(os.urandom(_AT_ONCE * _BYTES).hex())
+        (a, b, c), *others = _groups(os.urandom(_AT_ONCE * _BYTES).hex())
         _random.extend(others)
-    begin = f"{_milliseconds(at) & 0xFFFF_FFFF_FFFF:012x}"
-    return f"{begin[:8]}-{begin[8:]}-7{a}-{_VARIANT[b]}{c}-{d}"
+    ms, ns = divmod(time.time_ns(), _MS) if at is None else (_milliseconds(at), at.microsecond % 1000 * 1000)
+    begin = f"{ms & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{begin[:8]}-{begin[8:]}-7{(ns << 12) // _MS:03x}-{_VARIANT[a]}{b}-{c}"
 
 
 def uuid7_for(at: datetime, *parts: str) -> UUID:
@@ -83,8 +91,8 @@ def time_of(id_: UUID) -> datetime:
     return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)
 
 
-def _milliseconds(at: datetime | None) -> int:
-    return time.time_ns() // 1_000_000 if at is None else int(at.timestamp() * 1000)
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
 
 
 def _assemble(milliseconds: int, random: int) -> UUID:

@@ -27,11 +27,20 @@ def who(**more: Any) -> str:
 async def noted(storage: Storage, tenant: str) -> list[Any]:
     """All notes of a tenant, those of one entity as it was made, changed and deleted."""
     async with storage.tenant(tenant) as con:
-        # Not by id: those of one millisecond are in no order.
-        rows = await con.fetch(
-            "select * from audit_log order by entity, array_position(array['create', 'update', 'delete'], action)"
-        )
+        rows = await con.fetch("select * from audit_log order by entity, id")
     return [{**row, **{side: json.loads(row[side] or "null") for side in ("before", "after")}} for row in rows]
+
+
+async def test_notes_are_read_in_the_order_in_which_things_happened(storage: Storage, new_tenant: NewTenant) -> None:
+    tenant = await new_tenant()
+    names = [f"Asha {number}" for number in range(50)]
+    async with storage.tenant(tenant, who()):
+        contact = await Contact.create(name="Asha", phone="+919876543210")
+        for name in names:
+            await Contact.filter(id=contact.id).update(name=name)
+    async with storage.tenant(tenant) as con:
+        rows = await con.fetch("select after ->> 'name' from audit_log order by id")
+    assert [row[0] for row in rows] == ["Asha", *names]
 
 
 async def test_what_is_made_changed_and_deleted_is_noted_with_who_did_it(
