@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from datetime import timedelta
 from typing import Any
@@ -93,6 +94,11 @@ class Budgets:
         self._turns[(lane,)].add(time.perf_counter() - begun)
         return denied
 
+    def give_back(self, sender_id: str) -> None:
+        """A message whose turn had come does not leave after all: the next one has its turn at once."""
+        if number := self._numbers.get(sender_id):
+            number.give_back()
+
     async def hold(self, sender_id: str, seconds: float) -> None:
         """Nothing goes out through this number for that long, in any process."""
         until = int((self._clock() + seconds) * 1e6)
@@ -152,6 +158,8 @@ class _Number:
         self._local_arrival = 0.0
         self._away_until = 0.0
         self._looked_at = 0.0
+        self._unused = 0
+        self._came_back = asyncio.Event()
         self.held_until = 0
 
     def acquire(self, rate: float, lane: str, spending: Spending, until: float) -> asyncio.Future[Denied | None]:
@@ -163,6 +171,10 @@ class _Number:
             # It serves whoever comes later too: what is bound for this message says nothing of theirs.
             self._task = asyncio.create_task(self._serve(), context=Context())
         return future
+
+    def give_back(self) -> None:
+        self._unused += 1
+        self._came_back.set()
 
     async def close(self) -> None:
         for waiting in self._waiting:
@@ -194,7 +206,9 @@ class _Number:
                     waiting[2].set_result(_denied(answer))
             self._send_away()
             if self._waiting and wait_s > 0:
-                await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(wait_s, LOOK_AGAIN_S)):
+                        await self._came_back.wait()
 
     def _send_away(self) -> None:
         """Whoever has waited too long: looked for now and then, because a timer for each costs more than its turn."""
@@ -220,31 +234,33 @@ class _Number:
         now = int(self._clock() * 1e6)
         per_token = 1e6 / (self._rate * MARGIN)
         burst = max(1, int(self._rate * SLICE_S))
+        back, self._unused = self._unused, 0
+        self._came_back.clear()
         if time.monotonic() < self._away_until:
-            return self._take_alone(wanted, now, per_token)
+            return self._take_alone(wanted, now, per_token, back)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                told = await self._script(args=(self._asked(wanted, per_token, burst, now),))
+                told = await self._script(args=(self._asked(wanted, per_token, burst, now, back),))
         except (RedisError, OSError, TimeoutError) as error:
             # Without Redis every process keeps the number's whole rate to itself: slower would lose nothing, but
             # stopping would hold up messages for a part that only counts.
             logger.warning("budgets are kept by this process alone while Redis is away: {!r}", error)
             self._away_until = time.monotonic() + ASK_AGAIN_S
-            return self._take_alone(wanted, now, per_token)
+            return self._take_alone(wanted, now, per_token, back)
         wait, *answers = map(int, told.split())
         return answers, wait / 1e6
 
-    def _asked(self, wanted: list[Spending], per_token: float, burst: int, now: int) -> bytes:
+    def _asked(self, wanted: list[Spending], per_token: float, burst: int, now: int, back: int) -> bytes:
         first = wanted[0]  # all of a number's messages are of one tenant
         per_tenant = 1e6 / first.tenant_rate if first.tenant_rate else 0
         each = [(one.to, one.paired, one.portfolio, one.daily, one.template) for one in wanted]
-        return _encode((self._sender_id, first.tenant, round(per_token), burst, now, round(per_tenant), each))
+        return _encode((self._sender_id, first.tenant, round(per_token), burst, now, round(per_tenant), back, each))
 
-    def _take_alone(self, wanted: list[Spending], now: int, per_token: float) -> tuple[list[int], float]:
+    def _take_alone(self, wanted: list[Spending], now: int, per_token: float, back: int) -> tuple[list[int], float]:
         none = [NOT_YET] * len(wanted)
         if self.held_until > now:
             return none, (self.held_until - now) / 1e6
-        self._local_arrival = max(now, self._local_arrival)
+        self._local_arrival = max(now, self._local_arrival - back * per_token)
         if self._local_arrival > now:
             return none, (self._local_arrival - now) / 1e6
         self._local_arrival += per_token * len(wanted)

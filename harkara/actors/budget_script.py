@@ -39,12 +39,12 @@ end
 
 #: One list as JSON, and one text as the answer, because a client takes longer over every single word than all of this
 #: takes here. In: sender, tenant, microseconds a message of the number, its burst, now, microseconds a message of the
-#: tenant (0: no limit), and of each message: phone, whether the pair rule holds, portfolio (empty: none), its limit,
-#: template. Out: after how long to ask again, and for each message 0 (it may go), -1 (not its turn yet), or
-#: 4 * milliseconds + kind (it waits alone).
+#: tenant (0: no limit), how many turns were not used and come back, and of each message: phone, whether the pair rule
+#: holds, portfolio (empty: none), its limit, template. Out: after how long to ask again, and for each message 0 (it may
+#: go), -1 (not its turn yet), or 4 * milliseconds + kind (it waits alone).
 TAKE = f"""
 {_SHARE}
-local sender, tenant, per_message, burst, now, per_tenant, wanted = unpack(cjson.decode(ARGV[1]))
+local sender, tenant, per_message, burst, now, per_tenant, back, wanted = unpack(cjson.decode(ARGV[1]))
 local items = #wanted
 local answer = {{0}}
 local function put(key, arrival)
@@ -58,13 +58,13 @@ if held > now then
   return table.concat(answer, ' ')
 end
 per_message = per_message / (share('slow:' .. sender, now))
-local arrival = math.max(now, tonumber(redis.call('GET', 'rate:' .. sender) or '0'))
+local arrival = math.max(now, tonumber(redis.call('GET', 'rate:' .. sender) or '0') - back * per_message)
 local came = redis.call('GETDEL', 'in:' .. sender)
 if came then arrival = math.max(arrival, math.min(arrival + came * per_message, now + {MOST_INBOUND_US})) end
 local room = math.floor((now + per_message * burst - arrival) / per_message)
 local of_plan = now
 if per_tenant > 0 then
-  of_plan = math.max(now, tonumber(redis.call('GET', 'plan:' .. tenant) or '0'))
+  of_plan = math.max(now, tonumber(redis.call('GET', 'plan:' .. tenant) or '0') - back * per_tenant)
   room = math.min(room, math.floor((now + per_tenant * math.max(burst, 1) - of_plan) / per_tenant))
 end
 
@@ -124,8 +124,8 @@ for i = 1, items do
   end
 end
 arrival, of_plan = arrival + per_message * granted, of_plan + per_tenant * granted
-if granted > 0 or came then put('rate:' .. sender, arrival) end
-if granted > 0 and per_tenant > 0 then put('plan:' .. tenant, of_plan) end
+if granted > 0 or came or back > 0 then put('rate:' .. sender, arrival) end
+if (granted > 0 or back > 0) and per_tenant > 0 then put('plan:' .. tenant, of_plan) end
 local wait = arrival + per_message - per_message * burst - now
 if per_tenant > 0 then wait = math.max(wait, of_plan + per_tenant - per_tenant * math.max(burst, 1) - now) end
 answer[1] = math.max(0, math.ceil(wait))

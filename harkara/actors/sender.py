@@ -209,6 +209,7 @@ class Sender:
         judged = await self._begin(replace(attempt, denied=denied) if denied else attempt)
         if isinstance(judged.verdict, Resend):
             if self._receipts_read is not None and not await self._receipts_read(delivery.tenant):
+                self._budgets.give_back(work.sender_id)
                 return Retry(
                     "receipts wait to be read, and one may settle it", RECEIPTS_BEHIND, counts=False, park=True
                 )
@@ -217,6 +218,8 @@ class Sender:
         if isinstance(judged.verdict, Go) and not isinstance(content, Unsayable):
             answer = await self._gateway.send(number.credentials, work.to, content, opaque=work.message_id)
             return await self._answered(attempt, step, judged.facts, content, answer, spending)
+        if denied is None:  # else it has cost the number nothing
+            self._budgets.give_back(work.sender_id)
         return await self._not_sent(delivery, attempt, step, judged, content)
 
     async def _not_sent(

@@ -107,12 +107,18 @@ class Ticker:
         self._claim_wanted.set()
 
     async def stop(self) -> None:
-        """Stop, and give what is still in a timer back, so that another process sends it on time."""
+        """Stop, and give what is still in a timer back, so that another process sends it on time.
+
+        What waits in the broker is held, as it would have been soon: nobody is to publish it again.
+        """
         await asyncio.gather(*map(end, self._tasks))
         held = [_leased(one.step) for one in self._held]
+        published = [one for _, ones in self._published for one in ones]
         self._held.clear()
+        self._published.clear()
         try:
             await due.release(self._storage, held)
+            await due.hold(self._storage, published, BACKLOG_LEASE)
         except Exception as error:  # the database may be going down with us; the leases end by themselves
             logger.warning(
                 "{} claimed steps could not be given back, their leases end by themselves: {}", len(held), error

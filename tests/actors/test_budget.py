@@ -56,6 +56,27 @@ async def test_processes_share_one_rate(redis_url: str) -> None:
 
 
 @pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("redis_is_away", [False, True])
+async def test_a_turn_that_was_not_used_is_the_next_ones_at_once(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, redis_is_away: bool
+) -> None:
+    if redis_is_away:
+        monkeypatch.setattr(budget, "ASK_AGAIN_S", 3600)
+    client = Redis(port=1) if redis_is_away else Redis.from_url(redis_url)
+    budgets, number, an_hour = Budgets(client), uuid.uuid4().hex, 1 / 3600
+    await budgets.acquire(number, an_hour, "marketing")
+    waiting = [asyncio.ensure_future(budgets.acquire(number, an_hour, "marketing")) for _ in range(5)]
+    for turn in range(3):
+        budgets.give_back(number)
+        await until(waiting[turn].done, "the next one's turn has come")
+    await asyncio.sleep(0.05)
+    assert [one.done() for one in waiting] == [True] * 3 + [False] * 2, "no more than came back"
+    await budgets.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await client.aclose()
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_code_overtakes_what_waits(redis_url: str) -> None:
     client = Redis.from_url(redis_url)
     budgets, number, order = Budgets(client), uuid.uuid4().hex, list[str]()

@@ -42,6 +42,9 @@ class World:
     async def acquire(self, *_: Any) -> None:
         pass
 
+    def give_back(self, _: str) -> None:
+        pass
+
     async def send(self, *_: Any, **__: Any) -> Answer:
         self.taken += 1
         return self.answers.pop(0)

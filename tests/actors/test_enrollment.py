@@ -54,6 +54,9 @@ class Parts:
     async def acquire(self, *_: Any) -> None:
         """It is always its turn."""
 
+    def give_back(self, _: str) -> None:
+        pass
+
     async def send(self, credentials: Credentials, to: str, content: Any, **_: Any) -> Accepted:
         self.sent.append(content.body)
         if self.on_the_way is not None:

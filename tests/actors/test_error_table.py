@@ -80,6 +80,9 @@ class Desk:
     async def acquire(self, *_: Any) -> None:
         pass
 
+    def give_back(self, _: str) -> None:
+        pass
+
     async def send(self) -> Outcome:
         now = datetime.now(UTC)
         delivery = Delivery(self.one.work(), self.one.tenant, "id", "cause", 1, "subject", "SEND", 1, now, 1)
@@ -140,6 +143,9 @@ async def desk(storage: Storage, new_tenant: NewTenant, sandbox: Caller) -> Asyn
 
     class Turns:
         async def acquire(self, *_: Any) -> None:
+            pass
+
+        def give_back(self, _: str) -> None:
             pass
 
         async def hold(self, sender_id: str, seconds: float) -> None:

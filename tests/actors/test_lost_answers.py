@@ -56,6 +56,9 @@ class World:
         """The last that happens before the intent."""
         self._break(self.at_intent)
 
+    def give_back(self, _: str) -> None:
+        pass
+
     async def send(self, *_: Any, **__: Any) -> Accepted:
         """The last that happens before the result."""
         self.taken += 1
@@ -119,6 +122,9 @@ async def test_a_number_that_is_held_for_long_fails_nothing(unheard: Unheard, ne
     class Held(World):
         async def acquire(self, *_: Any) -> None:
             raise TimeoutError("its turn has not come")
+
+        def give_back(self, _: str) -> None:
+            pass
 
     one, world = await enrolled(unheard, await new_tenant()), Held(unheard)
     outcome = await _send(world, one)

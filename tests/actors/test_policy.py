@@ -45,7 +45,7 @@ class World:
     """All that the sender works with: a number with room, and a gateway that takes everything, or refuses it."""
 
     def __init__(self, answer: Answer | None = None) -> None:
-        self.taken = 0
+        self.taken = self.given_back = 0
         self.answer = answer or Accepted("wamid.1")
 
     async def get(self, tenant: str, sender_id: str) -> Number:
@@ -53,6 +53,9 @@ class World:
 
     async def acquire(self, *_: Any) -> None:
         return None
+
+    def give_back(self, _: str) -> None:
+        self.given_back += 1
 
     async def send(self, *_: Any, **__: Any) -> Answer:
         self.taken += 1
@@ -129,7 +132,7 @@ async def test_a_step_in_quiet_hours_waits_in_the_database_until_they_end(
             await Tenant.filter(id=one.tenant).update(quiet_hours=quiet)
     world, before = World(), await one.row(storage)
     outcome = await send(storage, world, one)
-    assert world.taken == 0
+    assert (world.taken, world.given_back) == (0, 1), "what does not leave costs its number nothing"
     [event] = told(outcome)
     assert (type(event).__name__, event.reason, event.deferred_until) == (
         "MessageDeferred",
@@ -245,6 +248,20 @@ async def test_a_step_in_quiet_hours_never_reaches_its_number(storage: Storage, 
     row = await one.row(storage)
     assert row.deferred_until == end_of(quiet)
     assert await claimed(storage, one, Bus()) == []
+
+
+async def test_what_waits_in_the_broker_when_its_ticker_stops_is_not_published_again(
+    storage: Storage, one: Enrolled
+) -> None:
+    ticker = Ticker(storage, Bus())  # type: ignore[arg-type]
+    await claim_all(ticker)
+    ready = [held for held in ticker._held if held.step.enrollment_id == str(one.id)]
+    ticker._held = [held for held in ticker._held if held not in ready]
+    await ticker._publish(ready, datetime.now(UTC))
+    await ticker.stop()
+    claimed_again = (await one.row(storage)).next_claim_at
+    assert claimed_again is not None
+    assert claimed_again > datetime.now(UTC) + timedelta(hours=5)
 
 
 async def test_a_step_that_is_claimed_before_what_defers_it_ends_keeps_no_timer(
