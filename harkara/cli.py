@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -21,7 +20,7 @@ from harkara import log
 from harkara.bus.errors import BusError, TopologyError
 from harkara.embedded.errors import StackError
 from harkara.ops import reach
-from harkara.printing import counted
+from harkara.printing import counted, in_plain_letters
 from harkara.settings import DOTENV, Settings, SettingsError, load
 from harkara.storage.storage import StorageError
 
@@ -150,10 +149,7 @@ class _Commands(click.Group):
 @click.version_option(package_name="harkara", prog_name="harkara", message="%(prog)s %(version)s")
 def main() -> None:
     """Harkara: WhatsApp campaigns, codes and conversations for many tenants, on NATS JetStream."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show a name or a dash shows ? for it, and the command goes on.
-            stream.reconfigure(errors="replace")
+    in_plain_letters()
 
 
 @main.command()

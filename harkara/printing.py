@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import shutil
@@ -26,6 +27,24 @@ class _Trimmed(io.TextIOBase):
 
     def flush(self) -> None:
         sys.stdout.flush()
+
+
+#: What stands for what a terminal cannot show; anything else is a question mark, as status has for what is not known.
+_PLAIN = {"✓": "+", "✗": "x", "…": "...", "–": "-", "—": "-", "→": ">", "←": "<", "·": ".", "⏵": ">"}
+
+
+def in_plain_letters() -> None:
+    """A terminal that cannot show a letter or a mark shows another for it from now on, and the command goes on."""
+    codecs.register_error(in_plain_letters.__name__, _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=in_plain_letters.__name__)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
 def counted(number: int, thing: str) -> str:

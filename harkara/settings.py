@@ -132,9 +132,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(shown)})"
 
 
+def _of_file(dotenv: Path | None) -> dict[str, str | None]:
+    """What the `.env` file says; nothing if there is none. Raises SettingsError if it can't be read."""
+    try:
+        return dict(dotenv_values(dotenv)) if dotenv else {}
+    except OSError as error:
+        raise SettingsError(f"{dotenv}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{dotenv}: byte {error.start + 1} is no UTF-8: save the file as UTF-8") from None
+
+
 def named(dotenv: Path | None = None) -> set[str]:
     """The settings that the environment or the `.env` file names, whatever they are."""
-    found = os.environ.keys() | (dotenv_values(dotenv).keys() if dotenv else set[str]())
+    found = os.environ.keys() | _of_file(dotenv).keys()
     return {name for name in Settings.__struct_fields__ if name.upper() in found}
 
 
@@ -144,7 +154,7 @@ def load(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = None
     Raises SettingsError naming the first setting that is malformed. Whether one is missing depends on the role that is
     started: `require` tells.
     """
-    found: dict[str, str | None] = dict(dotenv_values(dotenv)) if dotenv else {}
+    found = _of_file(dotenv)
     found.update(os.environ if environ is None else environ)
     values: dict[str, Any] = {
         name: found[name.upper()] for name in Settings.__struct_fields__ if found.get(name.upper()) not in (None, "")

@@ -60,8 +60,8 @@ def test_what_a_terminal_cannot_show_ends_no_command(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sys.stdout", narrow)
     with pytest.raises(SystemExit):
         main(["tenant", "list", "--help"])
-    console().print("Zoë · ends …")
-    assert narrow.buffer.getvalue().endswith(b"Zo? ? ends ?\n")
+    console().print("✓ Zoë ✗ ends …")
+    assert narrow.buffer.getvalue().endswith(b"+ Zo? x ends ...\n")
 
 
 def groups(group: click.Group) -> Iterator[click.Group]:

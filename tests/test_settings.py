@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,22 @@ import pytest
 from harkara.settings import Settings, SettingsError, load, require
 
 SECRET = "a secret of thirty-two bytes, or more"
+
+
+def test_a_dotenv_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_bytes(b"DATABASE_URL=caf\xe9\n")
+    with pytest.raises(SettingsError, match=re.escape(f"{dotenv}: byte 17 is no UTF-8")):
+        load({}, dotenv=dotenv)
+
+
+def test_a_dotenv_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("harkara.settings.dotenv_values", refused)  # root may read everything
+    with pytest.raises(SettingsError, match=r"\.env: can't be read: Permission denied"):
+        load({}, dotenv=Path(".env"))
 
 
 def test_without_anything_the_defaults_hold() -> None:

@@ -191,8 +191,9 @@ def show_lag(screen: Console, behind: Sequence[ConsumerState]) -> None:
     partners = [one for one in behind if one.name.startswith(PARTNERS)]
     screen.print(lag_table([one for one in behind if not one.name.startswith(PARTNERS)]))
     if partners:
-        left = counted(sum(one.lag for one in partners), "event")
-        screen.print(f"{counted(len(partners), 'reader')} of partners have {left} to read yet: `harkara ops lag --all`")
+        left, have = counted(sum(one.lag for one in partners), "event"), "has" if len(partners) == 1 else "have"
+        readers = counted(len(partners), "reader")
+        screen.print(f"{readers} of partners {have} {left} to read yet: `harkara ops lag --all`")
 
 
 def lag_table(chosen: Sequence[ConsumerState]) -> Table | Text:

@@ -215,20 +215,22 @@ async def _numbers(doctor: Doctor) -> AsyncIterator[Finding]:
         yield _bad("tenants", "there are none", "`harkara tenant create`, or POST /api/v1/auth/signup")
         return
     yield _well("tenants", str(len(tenants)))
-    for one in doctor.status.resting:
-        if one.is_ending:
-            todo = f"run `harkara ops erase tenant {one.tenant}` again"
-            yield _bad("tenant", f"the erasing of {one.tenant} has not ended", todo)
+    for tenant in doctor.status.resting:
+        if tenant.is_ending:
+            todo = f"run `harkara ops erase tenant {tenant.tenant}` again"
+            yield _bad("tenant", f"the erasing of {tenant.tenant} has not ended", todo)
         else:
-            found = f"{one.tenant} is paused with all its numbers: {one.why}"
-            yield _bad("tenant", found, f"`harkara ops resume tenant {one.tenant}`")
-    for number in doctor.status.stopped:
-        named = f"{number.name} of {number.tenant}"
-        if number.why:
-            todo = f"see to that, then `harkara ops resume sender {number.id}`"
-            yield _bad("number", f"{named} is stopped: {number.why}", todo)
+            found = f"{tenant.tenant} is paused with all its numbers: {tenant.why}"
+            yield _bad("tenant", found, f"`harkara ops resume tenant {tenant.tenant}`")
+    for one in doctor.status.stopped:
+        whose = f"{one.name} of {one.tenant}"
+        if one.kind == "campaign":
+            yield _bad("campaign", f"{whose} is paused: {one.why}", f"`harkara ops resume campaign {one.id}`")
+        elif one.why:
+            todo = f"see to that, then `harkara ops resume sender {one.id}`"
+            yield _bad("number", f"{whose} is stopped: {one.why}", todo)
         else:
-            yield _well("number", f"{named} was paused by its own tenant")
+            yield _well("number", f"{whose} was paused by its own tenant")
     if doctor.settings.secret_key:
         async with doctor.storage.batch(tenants) as con:
             rows = await con.fetch(_SECRETS, SOME)

@@ -191,7 +191,7 @@ def replay(
     """Hand a range of a stream to an actor once more.
 
     STREAM is such as INBOUND, ACTOR such as receipts. Shows first which; asks. Actors find what they have done before:
-    it is not done twice.
+    it is not done twice. But events of it that were told more than two minutes ago are told again, under their ids.
     """
     wanted = Range(stream=stream, actor=actor, pattern=f"t.{tenant or '*'}.{subject}", since=since, until=until)
 
@@ -209,7 +209,8 @@ def replay(
             if not found or dry:
                 return len(found)
             if not yes:
-                click.confirm(f"hand {len(found)} of them to {actor}?", abort=True, err=True)
+                again = "events of them that were told more than two minutes ago are told again, under the same ids"
+                click.confirm(f"{again}.\nHand {len(found)} of them to {actor}?", abort=True, err=True)
             async with storage_of(settings) as storage:
                 return await hand_on(bus, storage, found, wanted, rate)
 

@@ -171,16 +171,19 @@ def _of_streams(held: list[StreamState], readers: list[ConsumerState]) -> Iterat
 
 
 def _of_rows(resting: Sequence[AtRest], still: Sequence[Stopped]) -> Iterator[str]:
-    for one in resting:
-        if one.is_ending:
-            yield f"the erasing of {one.tenant} has not ended: run `harkara ops erase tenant {one.tenant}` again"
+    for tenant in resting:
+        if tenant.is_ending:
+            yield f"the erasing of {tenant.tenant} has not ended: run `harkara ops erase tenant {tenant.tenant}` again"
         else:
-            yield f"the tenant {one.tenant} is paused ({one.why}): `harkara ops resume tenant {one.tenant}`"
-    for number in still:
-        if number.why:
+            yield f"the tenant {tenant.tenant} is paused ({tenant.why}): `harkara ops resume tenant {tenant.tenant}`"
+    for one in still:
+        if one.why and one.kind == "campaign":
+            todo = f"`harkara ops resume campaign {one.id}`"
+            yield f"the campaign {one.name} of {one.tenant} is paused ({one.why}): {todo}"
+        elif one.why:
             yield (
-                f"the number {number.name} of {number.tenant} is stopped ({number.why}): see to that, then"
-                f" `harkara ops resume sender {number.id}`"
+                f"the number {one.name} of {one.tenant} is stopped ({one.why}): see to that, then"
+                f" `harkara ops resume sender {one.id}`"
             )
 
 
@@ -188,8 +191,10 @@ def _late(readers: list[ConsumerState], most_age_s: float, unserved_s: float | N
     for one in readers:
         if one.oldest_s is None or one.oldest_s <= most_age_s or one.paused_until is not None:
             continue
-        # A partner who is away finds everything when it comes back; nobody here can hurry it.
-        if not one.name.startswith(PARTNERS):
+        # A partner who is away finds everything when it comes back; nobody here can hurry it. A number that somebody
+        # serves has as much to send as it has, and goes no faster than it may.
+        at_its_rate = one.stream == SENDING and bool(one.pullers or one.in_hand)
+        if not one.name.startswith(PARTNERS) and not at_its_rate:
             yield f"{one.name} on {one.stream} is {one.oldest_s:.0f} s behind with {one.lag} messages"
     if unserved_s is not None and unserved_s > most_age_s and not any(one.stream == SENDING for one in readers):
         yield (

@@ -6,7 +6,7 @@ What an operator has paused, only an operator has go on: the tenant's own reques
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from harkara.storage import halting
@@ -68,8 +68,12 @@ class AtRest:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A number that sends nothing until somebody has it go on, and why; empty if its own tenant has paused it."""
+    """A number or campaign that sends nothing until somebody has it go on, and why.
 
+    `why` is empty for numbers that their own tenants have paused; campaigns are told of only if an operator has.
+    """
+
+    kind: Literal["number", "campaign"]
     id: UUID
     tenant: str
     name: str
@@ -78,14 +82,18 @@ class Stopped:
 
 #: Those that were paused with their tenant are told of with it. What somebody has to see to comes first, the newest.
 _STOPPED = f"""
-select id, tenant_id, name, coalesce(status_reason, '') from senders
-where status <> 'active' and not starts_with(coalesce(status_reason, ''), '{WITH_TENANT}')
-order by status_reason is null, status_since desc nulls last, id limit $1
+(select 'campaign', id, tenant_id, name, status_reason from campaigns
+ where status = 'paused' and starts_with(status_reason, '{BY_OPERATOR}') order by updated_at desc, id limit $1)
+union all
+(select 'number', id, tenant_id, name, coalesce(status_reason, '') from senders
+ where status <> 'active' and not starts_with(coalesce(status_reason, ''), '{WITH_TENANT}')
+ order by status_reason is null, status_since desc nulls last, id limit $1)
 """  # noqa: S608 - our own words
 
 
 async def stopped(con: Connection | asyncpg.Connection[Any], most: int) -> list[Stopped]:
-    """At most so many of the numbers that are stopped by themselves, of all tenants of this transaction."""
+    """At most so many campaigns, and so many numbers, that are stopped by themselves, of all of this transaction's
+    tenants."""
     return [Stopped(*row) for row in await con.fetch(_STOPPED, most)]
 
 

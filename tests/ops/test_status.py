@@ -89,12 +89,15 @@ def test_tenants_that_an_operator_has_paused_or_has_begun_to_erase_are_trouble()
 
 def test_numbers_that_whatsapp_or_an_operator_has_stopped_are_trouble_and_those_of_their_own_tenants_are_not() -> None:
     refused, own = (
-        Stopped(UUID(int=1), "acme", "Shop", "the access token is refused"),
-        Stopped(UUID(int=2), "acme", "", ""),
+        Stopped("number", UUID(int=1), "acme", "Shop", "the access token is refused"),
+        Stopped("number", UUID(int=2), "acme", "", ""),
     )
-    assert trouble_of([], [], [], 60, None, still=[refused, own]) == [
+    campaign = Stopped("campaign", UUID(int=3), "acme", "Spring", "paused by the operator: complaints")
+    assert trouble_of([], [], [], 60, None, still=[campaign, refused, own]) == [
+        "the campaign Spring of acme is paused (paused by the operator: complaints):"
+        f" `harkara ops resume campaign {UUID(int=3)}`",
         "the number Shop of acme is stopped (the access token is refused): see to that, then"
-        f" `harkara ops resume sender {UUID(int=1)}`"
+        f" `harkara ops resume sender {UUID(int=1)}`",
     ]
 
 

@@ -18,8 +18,8 @@ from harkara.storage.storage import Storage
 CROWDS = ("campaign", "sender")
 
 #: As much is told of a crowd's timeline, and of those of it that wait: the newest.
-MOST_MOMENTS = 40
-MOST_WAITING = 20
+MOST_MOMENTS = 20
+MOST_WAITING = 5
 
 #: So many reasons are named of why messages went no further: the most frequent.
 MOST_REASONS = 10
@@ -31,13 +31,17 @@ LATELY = timedelta(days=1)
 PATIENCE_MS = 10_000
 
 _CAMPAIGN = """
-select c.name, c.status, c.status_reason, now() as now,
+select c.name, c.status, c.status_reason, t.paused_reason, s.name as number, s.status as number_status,
+       s.status_reason as number_reason, now() as now,
        (select min(p.next_step_scheduled_at) from contact_campaign_progress p
         where p.campaign_id = c.id and p.status = 'active') as next_at
-from campaigns c where c.id = $1
+from campaigns c join tenants t on t.id = c.tenant_id join senders s on s.id = c.sender_id where c.id = $1
 """
 
-_SENDER = "select name, status, status_reason, mps, now() as now, null as next_at from senders where id = $1"
+_SENDER = """
+select s.name, s.status, s.status_reason, s.mps, t.paused_reason, null as number_status, now() as now
+from senders s join tenants t on t.id = s.tenant_id where s.id = $1
+"""
 
 _ENROLLED = "select status, count(*) from contact_campaign_progress where campaign_id = $1 group by 1 order by 2 desc"
 
@@ -60,7 +64,7 @@ async def standing(storage: Storage, tenant: str, kind: str, id_: UUID, since: d
         row: Any = await con.fetchrow(_CAMPAIGN if kind == "campaign" else _SENDER, id_)
         if row is None:
             return []
-        lines = [_status(kind, row)]
+        lines = [*_status(kind, row)]
         try:
             if kind == "campaign":
                 lines += _enrolled(await con.fetch(_ENROLLED, id_), row)
@@ -72,10 +76,17 @@ async def standing(storage: Storage, tenant: str, kind: str, id_: UUID, since: d
     return lines
 
 
-def _status(kind: str, row: Any) -> str:
-    why = f" ({row['status_reason']})" if row["status_reason"] else ""
+def _status(kind: str, row: Any) -> Iterator[str]:
     rate = f", {row['mps']} messages a second" if kind == "sender" else ""
-    return f"{row['name']} is {row['status']}{why}{rate}"
+    yield f"{row['name']} is {row['status']}{_because(row['status_reason'])}{rate}"
+    if row["paused_reason"]:
+        yield f"its tenant is paused{_because(row['paused_reason'])}"
+    elif row["number_status"] not in (None, "active"):
+        yield f"its number {row['number']} is {row['number_status']}{_because(row['number_reason'])}"
+
+
+def _because(why: str | None) -> str:
+    return f" ({why})" if why else ""
 
 
 def _enrolled(rows: Any, campaign: Any) -> Iterator[str]:

@@ -20,6 +20,7 @@ from harkara.bus.pausing import POOLS
 from harkara.bus.subjects import as_token, matches
 from harkara.bus.tail import History, Stored
 from harkara.bus.topology import Stream
+from harkara.masking import without_codes
 from harkara.schemas.base import tenant_of
 
 #: As much as is read of a stream that keeps things, and of a queue, where reading is dearer.
@@ -47,6 +48,12 @@ class Lying:
     @property
     def tenant(self) -> str:
         return tenant_of(self.subject)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What it says, without codes; empty if that can't be read."""
+        said = without_codes(self.body)
+        return said if isinstance(said, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
 @dataclass(slots=True)

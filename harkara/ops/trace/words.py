@@ -14,7 +14,7 @@ from harkara.bus.dead import DeadLetter
 from harkara.bus.overview import ConsumerState
 from harkara.bus.pausing import is_for_ever
 from harkara.ops.terminal import age, at
-from harkara.ops.trace.rows import Row, Rows
+from harkara.ops.trace.rows import Row, Rows, as_uuid
 from harkara.ops.trace.streams import Lying, Streams
 from harkara.printing import messages_wait
 from harkara.schemas.reasons import ENDED, GATEWAY, IN_DOUBT, POLICY
@@ -81,6 +81,8 @@ class Case:
     @property
     def campaign(self) -> Row:
         id_ = (self.message or {}).get("campaign_id") or (self.enrollment or {}).get("campaign_id")
+        if id_ is None and self.item is not None:
+            id_ = as_uuid(str(self.item.told.get("campaign_id")))
         return self.rows.campaigns.get(id_, {}) if id_ else {}
 
     @property
@@ -102,7 +104,7 @@ class Case:
         return Now(id=self.id, kind=self.kind, code=code, where=where, waits_for=waits_for, todo=todo, done=done)
 
     def ago(self, instant: datetime) -> str:
-        return age((self.now - instant).total_seconds())
+        return age(max((self.now - instant).total_seconds(), 0))
 
     def until(self, instant: datetime) -> str:
         if is_for_ever(instant):

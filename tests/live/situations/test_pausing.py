@@ -107,6 +107,13 @@ async def test_a_paused_campaign_says_so_and_goes_on(live: Platform, tenant: Ten
     contact = await tenant.contact()
     status, refused = await tenant.ask("POST", f"/contacts/{contact['id']}/campaign/{campaign}/enroll")
     assert (status, "paused" in refused["detail"]) == (409, True)
+    resume = f"`harkara ops resume campaign {campaign}`"
+    [trouble] = [line for line in (await told(live, "status", "--max-age", "3600"))["trouble"] if campaign in line]
+    assert trouble.endswith(f"is paused (paused by the operator: complaints): {resume}")
+    assert resume in [entry["todo"] for entry in await told(live, "doctor") if entry["check"] == "campaign"]
+    assert (await told(live, "trace", campaign))["standing"][0].endswith(
+        "is paused (paused by the operator: complaints)"
+    )
     assert (await told(live, "resume", "campaign", campaign, "--yes"))["done"].endswith("goes on")
     enrollment = (await tenant.post(f"/contacts/{contact['id']}/campaign/{campaign}/enroll"))["id"]
     story = await told(live, "trace", enrollment)
