@@ -29,6 +29,10 @@ from harkara.storage.sending import Denied
 #: A number's real limit is judged over a second at the gateway, where our messages arrive a little bunched.
 MARGIN = 0.97
 
+#: The lane whose messages need not wait for the turn after the last: they take it ahead, one at a time, and what waits
+#: goes so much later. Where the margin of a second has room for it, so that no second has more than the number may send.
+AHEAD = LANES.index("otp")
+
 #: Tokens are fetched for this much time at once: the round trip to Redis then costs nothing at high rates.
 SLICE_S = 0.02
 
@@ -159,14 +163,17 @@ class _Number:
         self._away_until = 0.0
         self._looked_at = 0.0
         self._unused = 0
-        self._came_back = asyncio.Event()
+        self._look_now = asyncio.Event()
         self.held_until = 0
 
     def acquire(self, rate: float, lane: str, spending: Spending, until: float) -> asyncio.Future[Denied | None]:
         self._rate = rate
         self._order += 1
         future: asyncio.Future[Denied | None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (LANES.index(lane), self._order, future, spending, until))
+        place = LANES.index(lane)
+        heapq.heappush(self._waiting, (place, self._order, future, spending, until))
+        if place == AHEAD:
+            self._look_now.set()
         if self._task is None or self._task.done():
             # It serves whoever comes later too: what is bound for this message says nothing of theirs.
             self._task = asyncio.create_task(self._serve(), context=Context())
@@ -174,7 +181,7 @@ class _Number:
 
     def give_back(self) -> None:
         self._unused += 1
-        self._came_back.set()
+        self._look_now.set()
 
     async def close(self) -> None:
         for waiting in self._waiting:
@@ -189,7 +196,7 @@ class _Number:
             if not batch:
                 continue
             try:
-                answers, wait_s = await self._take([waiting[3] for waiting in batch])
+                answers, wait_s = await self._take([waiting[3] for waiting in batch], batch[0][0] == AHEAD)
             except asyncio.CancelledError:
                 for waiting in batch:
                     waiting[2].cancel()
@@ -208,7 +215,7 @@ class _Number:
             if self._waiting and wait_s > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(wait_s, LOOK_AGAIN_S)):
-                        await self._came_back.wait()
+                        await self._look_now.wait()
 
     def _send_away(self) -> None:
         """Whoever has waited too long: looked for now and then, because a timer for each costs more than its turn."""
@@ -229,13 +236,18 @@ class _Number:
                 found.append(waiting)
         return found
 
-    async def _take(self, wanted: list[Spending]) -> tuple[list[int], float]:
-        """What each may do now, as the script says it, and after how many seconds to ask again."""
+    async def _take(self, wanted: list[Spending], ahead: bool = False) -> tuple[list[int], float]:
+        """What each may do now, as the script says it, and after how many seconds to ask again.
+
+        `ahead`: the first of them may take the turn that comes next.
+        """
         now = int(self._clock() * 1e6)
         per_token = 1e6 / (self._rate * MARGIN)
         burst = max(1, int(self._rate * SLICE_S))
+        if ahead and self._rate * (1 - MARGIN) >= 1:
+            burst += 1
         back, self._unused = self._unused, 0
-        self._came_back.clear()
+        self._look_now.clear()
         if time.monotonic() < self._away_until:
             return self._take_alone(wanted, now, per_token, back)
         try:
