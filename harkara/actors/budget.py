@@ -30,7 +30,7 @@ from harkara.storage.sending import Denied
 MARGIN = 0.97
 
 #: The lane whose messages need not wait for the turn after the last: they take it ahead, one at a time, and what waits
-#: goes so much later. Where the margin of a second has room for it, so that no second has more than the number may send.
+#: goes so much later. Where the margin of a second has room for it: no second has more than the number may send.
 AHEAD = LANES.index("otp")
 
 #: Tokens are fetched for this much time at once: the round trip to Redis then costs nothing at high rates.
