@@ -6,12 +6,15 @@ import asyncio
 import sys
 from importlib import import_module
 from itertools import pairwise
+from typing import Any
 
 import asyncpg
 import pytest
 from support import Database, NewDatabase
 from tortoise.fields import Field
 from tortoise.migrations import operations as ops
+from tortoise.migrations.schema_generator.state import State
+from tortoise.migrations.schema_generator.state_apps import StateApps
 
 from harkara.embedded.stack import Urls
 from harkara.storage.migrate import bootstrap, migrate, names
@@ -40,6 +43,32 @@ async def test_a_database_is_brought_to_the_newest_schema_once(new_database: New
     storage = Storage(database.app_url)
     await storage.open()
     await storage.close()
+
+
+async def test_what_an_operation_found_is_made_for_whoever_looks_alone(
+    new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations = [import_module(f"harkara.storage.migrations.{name}").Migration for name in names()]
+    removals = [one for each in migrations for one in each.operations if isinstance(one, ops.RemoveConstraint)]
+    made, seen = list[StateApps](), list[bool]()
+    clone, forward = StateApps.clone, ops.AddField.database_forward
+
+    def counted(of: StateApps, *given: Any, **named: Any) -> StateApps:
+        made.append(of)
+        return clone(of, *given, **named)
+
+    async def looking(one: ops.AddField, app: str, before: State, after: State, editor: Any = None) -> None:
+        if not seen:
+            seen.extend(
+                one.name in state.apps.get_model(app, one.model_name)._meta.fields_map for state in (before, after)
+            )
+        await forward(one, app, before, after, editor)
+
+    monkeypatch.setattr(StateApps, "clone", counted)
+    monkeypatch.setattr(ops.AddField, "database_forward", looking)
+    assert await migrate((await new_database()).owner_url) == len(names())
+    assert seen == [False, True]
+    assert len(made) == 1 + len(removals), "what removes a constraint looks it up, the others don't look"
 
 
 @pytest.mark.parametrize("name", names())
