@@ -96,9 +96,7 @@ class Books:
         ]
         pairs = Counter((m.contact_id, m.step) for m in self.messages if str(m.id) in taken)
         found += [
-            f"step {(step or 0) + 1} went to contact {contact} {n} times"
-            for (contact, step), n in pairs.items()
-            if n > 1
+            f"step {step or 0} went to contact {contact} {n} times" for (contact, step), n in pairs.items() if n > 1
         ]
         return found + self._statuses(ours)
 
@@ -118,11 +116,11 @@ def _after_stop(gone: Sequence[int], messages: Sequence[MessageShown], at: datet
     if list(gone) != list(range(len(gone))):
         return f"got the steps {_numbers(gone)} before they were stopped"
     late = [m for m in messages if m.status in GONE and at is not None and m.created_at > at + SAME_MOMENT]
-    return f"got step {(late[0].step or 0) + 1} although they had asked to stop" if late else None
+    return f"got step {late[0].step or 0} although they had asked to stop" if late else None
 
 
 def _numbers(steps: Sequence[int]) -> str:
-    return ", ".join(str(step + 1) for step in steps) or "none"
+    return ", ".join(map(str, steps)) or "none"
 
 
 def _reasons(enrollment: EnrollmentShown, messages: Sequence[MessageShown]) -> str:
@@ -131,10 +129,8 @@ def _reasons(enrollment: EnrollmentShown, messages: Sequence[MessageShown]) -> s
 
 def _sorry(messages: Sequence[MessageShown]) -> str:
     """What became of the messages that did not leave."""
-    return (
-        "; ".join(f"step {(m.step or 0) + 1} {m.status}: {m.reason}" for m in messages if m.status not in GONE) or "-"
-    )
+    return "; ".join(f"step {m.step or 0} {m.status}: {m.reason}" for m in messages if m.status not in GONE) or "-"
 
 
 def _which(message: MessageShown | None, id_: str) -> str:
-    return f"step {(message.step or 0) + 1} for {message.to}" if message else f"message {id_}"
+    return f"step {message.step or 0} for {message.to}" if message else f"message {id_}"

@@ -42,8 +42,7 @@ def refused(body: str, problem: Problem) -> RenderableType:
 def waiting(funnel: Funnel) -> list[str]:
     """What each step waits for, for whoever has to find out why nothing happens."""
     return [
-        f"step {step.step + 1} {step.name}: due {step.due}, sent {step.sent}, failed {step.failed}"
-        for step in funnel.steps
+        f"step {step.step} {step.name}: due {step.due}, sent {step.sent}, failed {step.failed}" for step in funnel.steps
     ]
 
 
@@ -97,7 +96,7 @@ def funnel(shown: Funnel) -> RenderableType:
         share = f" ({step.read / step.sent:.0%})" if step.sent else ""
         cells = [str(count) for count in counts]
         cells[2] += share
-        table.add_row(f"{step.step + 1} {step.name}, T+{step.delay_hours:g} h", *cells)
+        table.add_row(f"{step.step} {step.name}, T+{step.delay_hours:g} h", *cells)
     people = f"enrolled {shown.enrolled}, completed {shown.completed}, stopped {shown.stopped}, failed {shown.failed}"
     return Group(Text(), table, Text(f"  {people}", style="dim"))
 
@@ -125,7 +124,7 @@ def lateness(messages: Sequence[MessageShown], accepted: Sequence[Accepted], mps
     for one in accepted:
         if (message := known.get(one.biz_opaque_callback_data or "")) and message.step is not None:
             late.setdefault(message.step, []).append(datetime.fromisoformat(one.accepted_at) - message.due_at)
-    firsts = ", ".join(f"{_ms(min(waits))} (step {step + 1})" for step, waits in sorted(late.items()))
+    firsts = ", ".join(f"{_ms(min(waits))} (step {step})" for step, waits in sorted(late.items()))
     last = max((max(waits).total_seconds() for waits in late.values()), default=0.0)
     text = f"  A step's first message reaches the gateway {firsts} after its time, "
     return Text(f"{text}its last after at most {last:.1f} s (the number carries {mps} a second).", style="dim")

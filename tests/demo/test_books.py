@@ -112,25 +112,25 @@ def test_whoever_consented_must_be_enrolled() -> None:
 def test_a_missing_step_is_found() -> None:
     messages = [message(0), message(1, "failed", reason="Message undeliverable"), message(2)]
     kept = books(messages=messages, accepted=[taken(messages[0]), taken(messages[2])])
-    assert kept.shortfalls() == ["Anna +12025550123: got the steps 1, 3 (step 2 failed: Message undeliverable)"]
+    assert kept.shortfalls() == ["Anna +12025550123: got the steps 0, 2 (step 1 failed: Message undeliverable)"]
 
 
 def test_a_message_that_went_out_twice_is_found() -> None:
     kept = books()
     (fault,) = books(messages=kept.messages, accepted=[*kept.accepted, kept.accepted[1]]).shortfalls()
-    assert fault == "step 2 for +12025550123 is 2 times with the gateway"
+    assert fault == "step 1 for +12025550123 is 2 times with the gateway"
 
 
 def test_a_step_that_went_out_as_two_messages_is_found() -> None:
     messages = [message(0), message(1), message(1), message(2)]
     found = books(messages=messages, accepted=[taken(one) for one in messages]).shortfalls()
-    assert f"step 2 went to contact {ANNA} 2 times" in found
+    assert f"step 1 went to contact {ANNA} 2 times" in found
 
 
 def test_a_message_that_only_one_side_knows_is_found() -> None:
     kept = books()
     found = books(messages=kept.messages, accepted=kept.accepted[1:]).shortfalls()
-    assert found == ["step 1 for +12025550123 is read here, and the gateway does not have it"]
+    assert found == ["step 0 for +12025550123 is read here, and the gateway does not have it"]
     stranger = Accepted("wamid.x", "+12025550123", None, NOW.isoformat(), "read")
     found = books(messages=kept.messages, accepted=[*kept.accepted, stranger]).shortfalls()
     assert found == ["the gateway has a message that is not ours: without an id"]
@@ -140,7 +140,7 @@ def test_a_lost_receipt_is_found() -> None:
     kept = books()
     late = [taken(kept.messages[0], status="delivered"), *kept.accepted[1:]]
     assert books(messages=kept.messages, accepted=late).shortfalls() == [
-        "step 1 for +12025550123 is read here and delivered at the gateway"
+        "step 0 for +12025550123 is read here and delivered at the gateway"
     ]
 
 
@@ -156,7 +156,7 @@ def stopped(reason: str, messages: list[MessageShown]) -> list[str]:
 def test_whoever_asked_to_stop_got_what_came_before_and_nothing_after() -> None:
     assert stopped("opt_out", [message(0), message(1, "suppressed", reason="enrollment_stopped")]) == []
     (fault,) = stopped("opt_out", [message(0), message(1, created_at=NOW + timedelta(seconds=5))])
-    assert fault.endswith("got step 2 although they had asked to stop")
+    assert fault.endswith("got step 1 although they had asked to stop")
     (fault,) = stopped("by_hand", [message(0)])
     assert fault.endswith("instead of stopped by opt_out")
 
