@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import msgspec
@@ -25,9 +25,10 @@ from harkara.storage import dispatching, enrolling, goals, holding, media, optin
 from harkara.storage.dispatching import NewMessage
 from harkara.storage.media import NewMedia
 from harkara.storage.opting import STOPS_CAMPAIGNS, Word
-from harkara.storage.receiving import Moved, NewReply
+from harkara.storage.receiving import Known, Moved, NewReply
 
 if TYPE_CHECKING:
+    from harkara.schemas.keywords import Category
     from harkara.storage.storage import Connection
 
 #: What answers nothing, stops nothing and opens no conversation again: a thumb up, and news of WhatsApp's own.
@@ -35,6 +36,9 @@ ASIDE = frozenset({"reaction", "system"})
 
 #: WhatsApp's refusal of marketing to somebody who turned it off there: we did not hear of it, or not yet.
 MARKETING_REFUSED = 131050
+
+#: The source of an opt-out that the database gives back with a number (migration 0024).
+REMEMBERED = "remembered"
 
 #: The lane in which it is confirmed that an opt-out was heard.
 CONFIRMED_IN: Lane = "utility"
@@ -65,11 +69,11 @@ async def hear(
 
     `moved` is what is known of the messages whose statuses came, by (tenant, wamid).
     """
-    heard = Heard()
+    heard, gained = Heard(), list[tuple[_Said, Known]]()
     spoken = [(d, webhook) for d, webhook in webhooks if webhook.messages or webhook.preferences]
     words = await receiving.keywords(con, {d.tenant for d, _ in spoken}) if spoken else {}
     for d, webhook in webhooks:
-        said, told = _Said(con, d, words.get(d.tenant, "{}"), heard), list[Outgoing]()
+        said, told = _Said(con, d, words.get(d.tenant, "{}"), heard, gained), list[Outgoing]()
         for message in webhook.messages:
             told += await said.message(message)
         for preference in webhook.preferences:
@@ -78,6 +82,8 @@ async def hear(
             if status.error_code == MARKETING_REFUSED and (message_ := moved.get((d.tenant, status.wamid))):
                 told += await said.refused(message_, status)
         heard.told.append(told)
+    for said, known in gained:
+        await said.remembered(known)
     await holding.release(con, [(d.tenant, word) for d, _ in spoken if (word := as_uuid(d.id))])
     return heard
 
@@ -85,8 +91,15 @@ async def hear(
 class _Said:
     """What contacts say in one webhook."""
 
-    def __init__(self, con: Connection, d: Delivery[Inbound], keywords: str, heard: Heard) -> None:
-        self._con, self._d, self._keywords, self._heard = con, d, keywords, heard
+    def __init__(
+        self,
+        con: Connection,
+        d: Delivery[Inbound],
+        keywords: str,
+        heard: Heard,
+        gained: list[tuple[_Said, Known]],
+    ) -> None:
+        self._con, self._d, self._keywords, self._heard, self._gained = con, d, keywords, heard, gained
 
     async def message(self, message: InboundMessage) -> list[Outgoing]:
         """Write a message to us, and do what it asks for."""
@@ -123,7 +136,10 @@ class _Said:
     async def _renumber(self, contact_id: UUID, changed: Changed) -> None:
         """It is the same person, with all that was said, agreed and opted out of."""
         phone = f"+{changed.phone.removeprefix('+')}" if changed.phone else None
-        if not await receiving.renumber(self._con, self._d.tenant, contact_id, phone, changed.user_id):
+        known = await receiving.renumber(self._con, self._d.tenant, contact_id, phone, changed.user_id)
+        if known is not None:
+            self._note(known)
+        else:
             logger.bind(tenant=self._d.tenant, contact=str(contact_id)).warning(
                 "A contact has a new number that is another contact's already: merge the two"
             )
@@ -155,7 +171,22 @@ class _Said:
         if phone is None and who.user_id is None:
             logger.warning("somebody writes to {} without saying who it is", self._d.tenant)
             return None
-        return await receiving.contact_for(self._con, self._d.tenant, phone, who.user_id, who.name, uuid7())
+        known = await receiving.contact_for(self._con, self._d.tenant, phone, who.user_id, who.name, uuid7())
+        self._note(known)
+        return known.id
+
+    def _note(self, known: Known) -> None:
+        if known.gained:
+            self._gained.append((self, known))
+
+    async def remembered(self, known: Known) -> None:
+        """Tell of opt-outs that a contact has gained with its number or id, unless it has taken them back since."""
+        stand = known.gained & await receiving.outs(self._con, self._d.tenant, known.id)
+        for category in sorted(stand):
+            word = Word(cast("Category", category), True, self._d.at, REMEMBERED)
+            await self._tell(self._outgoing(*opted(known.id, word, self._d.id)))
+        if stand & STOPS_CAMPAIGNS:
+            await self._stop(known.id, "opt_out")
 
     async def _reply(self, contact_id: UUID, message: InboundMessage) -> tuple[NewReply, bool]:
         """The reply, and whether it was not there before."""

@@ -253,7 +253,7 @@ class ContactOptedOut(Message, frozen=True):
     """A contact asked to hear nothing more: of everything (`all`), or of one category of messages.
 
     `reason` and `source` say how: `asked` in a message, by a `button`, in WhatsApp's own `preferences`, through the
-    `api`, or `whatsapp` refused marketing because they had. `remembered`: a contact that had its new number before had.
+    `api`, or `whatsapp` refused marketing because they had. `remembered`: a contact that had its number before had.
     """
 
     subject: ClassVar[str] = "t.{tenant}.evt.contact.opted_out"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -171,6 +171,19 @@ class NewReply:
     received_at: datetime
 
 
+class Known(NamedTuple):
+    """A contact, and what it has opted out of by a number or an id that it has only just gained: `remembered`."""
+
+    id: UUID
+    gained: frozenset[str] = frozenset()
+
+
+#: What contact `k` has opted out of; where a statement returns it, before the database gives back what is remembered.
+_OUTS = """array(select jsonb_object_keys(k.opt_outs))
+       || case when k.opted_out_at is null then '{}' else array['all'] end"""
+
+_OUTS_NOW = f"select {_OUTS} from contacts k where k.tenant_id = $1 and k.id = $2"  # noqa: S608 - our own words
+
 #: By the first number, else a further one, else the business-scoped user id.
 _CONTACT = """
 select id, phone, wa_user_id from (
@@ -184,7 +197,7 @@ order by rank limit 1
 """
 
 #: What somebody else has is not taken from them.
-_LEARN = """
+_LEARN = f"""
 update contacts k
 set phone = case when k.phone is null and not exists (
               select from contacts c where c.tenant_id = $1 and c.phone = $3
@@ -193,7 +206,8 @@ set phone = case when k.phone is null and not exists (
               select from contacts c where c.tenant_id = $1 and c.wa_user_id = $4) then $4 else k.wa_user_id end,
     updated_at = now()
 where k.tenant_id = $1 and k.id = $2
-"""
+returning {_OUTS}
+"""  # noqa: S608 - our own words
 
 #: Somebody who writes to us becomes a contact; that is no consent to marketing.
 _NEW_CONTACT = """
@@ -244,7 +258,7 @@ async def keywords(con: Connection, tenants: Iterable[str]) -> dict[str, str]:
 
 async def contact_for(
     con: Connection, tenant: str, phone: str | None, user_id: str | None, name: str | None, new_id: UUID
-) -> UUID:
+) -> Known:
     """The contact behind a number or a business-scoped user id; made if there is none.
 
     Whoever was known by one of them is known by both from then on: people may hide their number later.
@@ -253,16 +267,26 @@ async def contact_for(
     if found is None:
         made: Any = await con.fetchval(_NEW_CONTACT, new_id, tenant, name or phone or "", phone, user_id)
         if made is not None:
-            return UUID(str(made))
+            return await _now_known(con, tenant, UUID(str(made)), ())
         found = await con.fetchrow(_CONTACT, tenant, phone, user_id)  # another process made it at the same moment
-    id_, known_phone, known_user = found
+    id_, known_phone, known_user = UUID(str(found[0])), found[1], found[2]
     if (phone and not known_phone) or (user_id and not known_user):
-        await con.execute(_LEARN, tenant, id_, phone, user_id)
-    return UUID(str(id_))
+        before = await con.fetchval(_LEARN, tenant, id_, phone, user_id)
+        return await _now_known(con, tenant, id_, before or ())
+    return Known(id_)
+
+
+async def outs(con: Connection, tenant: str, contact_id: UUID) -> frozenset[str]:
+    """What a contact has opted out of, by category."""
+    return frozenset(await con.fetchval(_OUTS_NOW, tenant, contact_id) or ())
+
+
+async def _now_known(con: Connection, tenant: str, contact_id: UUID, before: Iterable[str]) -> Known:
+    return Known(contact_id, await outs(con, tenant, contact_id) - frozenset(before))
 
 
 #: A further number of its own may become the first; what somebody else has is not taken from them.
-_RENUMBER = """
+_RENUMBER = f"""
 with own as (delete from phone_numbers where tenant_id = $1 and contact_id = $2 and phone = $3)
 update contacts k
 set phone = case when $3::text is null or exists (
@@ -274,13 +298,18 @@ set phone = case when $3::text is null or exists (
             then k.wa_user_id else $4 end,
     updated_at = now()
 where k.tenant_id = $1 and k.id = $2
-returning (($3::text is null or k.phone = $3) and ($4::text is null or k.wa_user_id = $4)) is true
-"""
+returning (($3::text is null or k.phone = $3) and ($4::text is null or k.wa_user_id = $4)) is true, {_OUTS}
+"""  # noqa: S608 - our own words
 
 
-async def renumber(con: Connection, tenant: str, contact_id: UUID, phone: str | None, user_id: str | None) -> bool:
-    """Give a contact its new number or id; False if somebody else has it, who may be the same person twice."""
-    return bool(await con.fetchval(_RENUMBER, tenant, contact_id, phone, user_id))
+async def renumber(
+    con: Connection, tenant: str, contact_id: UUID, phone: str | None, user_id: str | None
+) -> Known | None:
+    """Give a contact its new number or id; None if somebody else has it, who may be the same person twice."""
+    row = await con.fetchrow(_RENUMBER, tenant, contact_id, phone, user_id)
+    if row is None or not row[0]:
+        return None
+    return await _now_known(con, tenant, contact_id, row[1])
 
 
 async def conversation_for(

@@ -17,9 +17,12 @@ from support import NewTenant
 from harkara.actors.receipts import Receipts
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done
+from harkara.ids import uuid7
+from harkara.schemas.keywords import Category
 from harkara.schemas.work import Inbound
-from harkara.storage import holding
+from harkara.storage import holding, opting, receiving
 from harkara.storage.models import Contact, Conversation, PhoneNumber, Reply
+from harkara.storage.opting import Word
 from harkara.storage.storage import Storage
 
 PHONE = "+919876543210"
@@ -257,3 +260,73 @@ async def test_what_can_not_be_read_harms_nobody_else(world: World) -> None:
     outcomes = await Receipts(world.storage, quiet).handle([bad, good])
     assert [type(outcome).__name__ for outcome in outcomes] == ["Drop", "Done"]
     assert len(await world.replies()) == 1
+
+
+# -- opt-outs that are remembered of a number that was nobody's for a while ------------------------------------------
+
+FORGOTTEN = "+919812345678"
+
+
+async def forget(world: World, category: Category = "all") -> None:
+    """Whoever had this number has opted out, and is gone."""
+    async with world.storage.tenant(world.tenant) as con:
+        gone = await receiving.contact_for(con, world.tenant, FORGOTTEN, None, "Ravi", uuid7())
+        word = Word(category, True, AT - timedelta(days=1), "asked")
+        assert await opting.hear(con, world.tenant, gone.id, word)
+        await con.execute("delete from contacts where id = $1", gone.id)
+
+
+async def remembered(world: World) -> list[str]:
+    """The categories of the opt-outs that are told as remembered."""
+    async with world.storage.tenant(world.tenant) as con:
+        rows = await con.fetch("select body from outbox where subject like '%.evt.contact.opted_out' order by id")
+    bodies = [msgspec.json.decode(row[0]) for row in rows]
+    assert all(body["source"] == body["reason"] == "remembered" for body in bodies)
+    return [body.get("category", "all") for body in bodies]
+
+
+def preference(value: str) -> dict[str, Any]:
+    one = {"wa_id": FORGOTTEN.removeprefix("+"), "category": "marketing_messages", "value": value}
+    return {"user_preferences": [one | {"timestamp": int(AT.timestamp())}]}
+
+
+@pytest.mark.parametrize("text", ["Hello", "STOP"])
+async def test_whoever_is_heard_of_again_has_opted_out_and_that_is_told(world: World, text: str) -> None:
+    await forget(world)
+    delivery = world.delivery(said(phone=FORGOTTEN, type="text", text={"body": text}))
+    assert names(await world.hears(delivery)) == ["reply.received"]
+    assert await remembered(world) == ["all"]
+    await world.hears(delivery, world.delivery(said(phone=FORGOTTEN, second=5, type="text", text={"body": "Hi"})))
+    assert await remembered(world) == ["all"], "it is told once"
+
+
+async def test_what_was_turned_off_in_whatsapp_again_is_told(world: World) -> None:
+    await forget(world, "marketing")
+    await world.hears(world.delivery(preference("stop"), field="user_preferences"))
+    assert await remembered(world) == ["marketing"]
+
+
+async def test_whoever_comes_back_to_hear_of_us_again_has_opted_out_of_nothing(world: World) -> None:
+    await forget(world)
+    words = (
+        said(phone=FORGOTTEN, second=n, type="text", text={"body": text}) for n, text in enumerate(("Hi", "START"))
+    )
+    told = await world.hears(*map(world.delivery, words))
+    assert names(told) == ["reply.received", "reply.received", "contact.opted_in"]
+    assert await remembered(world) == []
+
+
+@pytest.mark.parametrize("by", ["a new number", "a number that was hidden"])
+async def test_a_contact_that_gains_such_a_number_gets_nothing_more(world: World, by: str) -> None:
+    await forget(world)
+    if by == "a new number":
+        new = {"type": "user_changed_number", "wa_id": FORGOTTEN.removeprefix("+")}
+        await world.hears_message(type="system", system=new)
+    else:
+        async with world.storage.tenant(world.tenant):
+            await Contact.filter(id=world.one.contact).update(phone=None, wa_user_id="IN.77")
+        hello = {"type": "reaction", "reaction": {"message_id": "wamid.1", "emoji": "👍"}}
+        await world.hears_message(phone=FORGOTTEN, from_user_id="IN.77", **hello)
+    assert (await world.contact()).phone == FORGOTTEN
+    assert await world.told_later() == ["contact.opted_out", "enrollment.stopped"]
+    assert (await world.one.row(world.storage)).stopped_reason == "opt_out"
