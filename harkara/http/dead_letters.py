@@ -10,7 +10,7 @@ from harkara.http.context import Context
 from harkara.http.lists import cursor, place_of
 from harkara.http.problems import conflict, not_found, unavailable
 from harkara.http.trail import audit
-from harkara.masking import without_codes
+from harkara.masking import raw, without_codes
 from harkara.schemas.api import Accepted, DeadLetterQuery, DeadLetterShown, Page
 
 
@@ -76,6 +76,7 @@ def _noted(letter: DeadLetter) -> dict[str, str]:
 
 
 def _shown(letter: DeadLetter) -> DeadLetterShown:
+    bytes_ = raw(letter.body, letter.was)
     return DeadLetterShown(
         id=letter.id,
         at=letter.at,
@@ -86,4 +87,6 @@ def _shown(letter: DeadLetter) -> DeadLetterShown:
         message_id=letter.message_id,
         cause=letter.cause,
         body=without_codes(letter.body),
+        body_base64=bytes_ and bytes_.base64,
+        body_begins=bytes_ and bytes_.begins,
     )

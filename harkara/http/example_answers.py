@@ -467,6 +467,8 @@ ANSWERS: Mapping[Any, Any] = {
         "cause": ID,
         "body": {"sender_id": ID, "content": {"body": "Hi Asha, your order is on its way."}, "to": PHONE},
     },
+        "body_base64": None,
+        "body_begins": None,
 }
 
 #: What is otherwise than in other answers of the type, by the request; all of it where the type says nothing.

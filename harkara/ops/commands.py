@@ -337,8 +337,10 @@ def dead_show(letter_id: UUID, data: Path, as_json: bool) -> None:
         return
     table = Table.grid(padding=(0, 2))
     for name, value in told.items():
-        text = msgspec.json.encode(value).decode() if name == "body" else str(value)
-        table.add_row(Text(name, "bold"), text)
+        if value is not None:
+            table.add_row(
+                Text(name, "bold"), Text(msgspec.json.encode(value).decode() if name == "body" else str(value))
+            )
     console().print(table)
 
 

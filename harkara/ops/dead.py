@@ -11,7 +11,7 @@ import msgspec
 
 from harkara.bus.dead import DeadLetter, DeadLetters
 from harkara.ids import uuid7
-from harkara.masking import without_codes
+from harkara.masking import raw, without_codes
 from harkara.storage import auditing
 from harkara.storage.auditing import Note
 from harkara.storage.storage import Storage
@@ -65,7 +65,8 @@ def grouped(letters: Sequence[DeadLetter]) -> list[Group]:
 
 
 def shown(letter: DeadLetter) -> dict[str, Any]:
-    """All that is known of a letter, without codes."""
+    """All that is known of a letter, without codes. A body that is no JSON is shown as its bytes and how it begins."""
+    bytes_ = raw(letter.body, letter.was)
     return {
         "id": str(letter.id),
         "at": letter.at,
@@ -77,6 +78,8 @@ def shown(letter: DeadLetter) -> dict[str, Any]:
         "message_id": letter.message_id,
         "cause": letter.cause,
         "body": without_codes(letter.body),
+        "body_base64": bytes_ and bytes_.base64,
+        "body_begins": bytes_ and bytes_.begins,
     }
 
 

@@ -90,7 +90,8 @@ class DeadLetterQuery(Paging):
 class DeadLetterShown(Shown):
     """Work that was given up, by which actor, when and why; `body` is what it was told, without codes.
 
-    `subject` is where it was first published, `cause` the request or webhook that set it off.
+    One that is no JSON is null: `body_base64` is its bytes then, `body_begins` how it begins, with dots for what is no
+    letter. `subject` is where it was first published, `cause` the request or webhook that set it off.
     """
 
     id: UUID
@@ -102,6 +103,8 @@ class DeadLetterShown(Shown):
     message_id: str
     cause: str
     body: Any
+    body_base64: str | None
+    body_begins: str | None
 
 
 class Accepted(Shown):

@@ -53,6 +53,11 @@ async def test_dead_letters_are_grouped_shown_and_only_then_forgotten(live: Plat
     (group,) = await told(live, "dead", "list", "--tenant", tenant.id)
     assert (group["actor"], group["letters"], group["tenants"]) == ("enrollment", 1, 1)
     assert (await told(live, "dead", "show", id_))["subject"] == f"t.{tenant.id}.cmd.enrollment.start"
+    _, out, _ = await ops(live, "dead", "show", id_)
+    assert [line.split() for line in out.splitlines() if line.startswith("body")] == [
+        ["body_base64", "Z2FyYmFnZQ=="],
+        ["body_begins", "garbage"],
+    ]
     status, out, _ = await ops(live, "dead", "drop", "--tenant", tenant.id)
     assert status == 1, "nobody said yes"
     assert "JSON is malformed" in out, "it was not shown what would be forgotten"
