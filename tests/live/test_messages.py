@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from chaos.harness import Platform, Tenant, a_phone
 from live.listening import listening, until_accepted
+from live.situations.telling import now_of
+from support import until
 
 REPLIES = [{"id": "yes", "title": "Yes"}, {"id": "no", "title": "No"}]
 
@@ -105,6 +108,7 @@ async def test_a_scheduled_message_leaves_at_its_time_unless_it_is_cancelled(liv
             at = (now + timedelta(seconds=seconds)).isoformat()
             ids.append((await tenant.post("/messages", wanted | {"send_at": at}))["id"])
             await ear.until_heard("message.queued", ids[-1], 30)
+        await until(partial(_is_put_off, live, ids[0]), "it is told that it waits on a schedule")
         for id_ in ids[:2]:
             await tenant.post(f"/messages/{id_}/cancel")
             await ear.until_heard("message.suppressed", id_, 30)
@@ -115,3 +119,9 @@ async def test_a_scheduled_message_leaves_at_its_time_unless_it_is_cancelled(liv
     assert datetime.fromisoformat(story["sent_at"]) >= now + timedelta(seconds=2)
     story = await tenant.get(f"/messages/{ids[0]}")
     assert (story["status"], story["why"]["code"]) == ("suppressed", "cancelled")
+    assert not await _is_put_off(live, ids[0]), "it waits for nothing any more"
+
+
+async def _is_put_off(live: Platform, id_: str) -> bool:
+    story = (await now_of(live, id_))["story"]
+    return any(moment["what"].startswith("put off until") for moment in story["timeline"])

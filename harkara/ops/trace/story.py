@@ -37,6 +37,12 @@ MOMENTS = (
 )
 
 
+#: Said of a receipt's time that lies before what must have been before it: it is told with that.
+_EARLY = " (at {:%H:%M:%S} by WhatsApp, which tells whole seconds)"
+
+#: A message of another status waits for nothing that was put off.
+_WAITS = frozenset({"queued", "sending", "unknown"})
+
 #: Said of a crowd of which not everything is told.
 _EACH = "only the newest is told of so many: `harkara ops trace` of one message or contact tells all of it"
 
@@ -273,7 +279,10 @@ def _moments(rows: Rows, streams: Streams) -> Iterator[Moment]:
         yield Moment(at=note["created_at"], where="audit log", what=what, id=note["entity_id"] or "")
     for one in (*streams.kept, *streams.queued):
         yield Moment(at=one.at, where=f"stream {one.stream}", what=_said(one), id=_told_of(one))
+    settled = {str(row["id"]) for row in rows.messages if row["status"] not in _WAITS}
     for one in streams.parked:
+        if _id_of(one) in settled:
+            continue  # it was cancelled, or has left otherwise: what comes back then does nothing
         until = f" until {one.due:%Y-%m-%d %H:%M:%S}" if one.due else ""
         yield Moment(at=one.at, where=f"stream {one.stream}", what=f"put off{until}: {_tried(one)}", id=_id_of(one))
     for letter in streams.letters:
@@ -291,8 +300,9 @@ def _of_rows(rows: Rows) -> Iterator[Moment]:
         before = message["created_at"]
         for column, what in MOMENTS:
             if (instant := message[column]) is not None:
-                before = max(before, instant)  # WhatsApp tells whole seconds, so a receipt may seem to come early
-                yield Moment(at=before, where=where, what=what, id=id_)
+                said = _EARLY.format(instant) if instant < before else ""
+                before = max(before, instant)
+                yield Moment(at=before, where=where, what=what + said, id=id_)
         if message["status"] in ("suppressed", "unknown") or message["deferred_until"]:
             what = f"{message['status']}: {message['reason'] or 'no reason was given'}"
             yield Moment(at=message["updated_at"], where=where, what=what, id=id_)

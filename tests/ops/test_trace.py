@@ -1,0 +1,40 @@
+"""What `harkara ops trace` tells of rows, told without a broker."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from enrolled import Enrolled, enrolled
+from support import NewTenant
+
+from harkara.ops.trace.story import Teller
+from harkara.storage.models import Message
+from harkara.storage.storage import Storage
+
+MADE = datetime(2026, 3, 1, 12, 0, 3, 412_000, tzinfo=UTC)
+
+
+async def waiting(storage: Storage, one: Enrolled, **more: Any) -> str:
+    """The id of a message that is due."""
+    row: dict[str, Any] = {"lane": "utility", "to": "+919876543210", "content": {"body": "Hi"}, "due_at": MADE}
+    row |= {"status": "queued", "cause": ""} | more
+    async with storage.tenant(one.tenant):
+        return str((await Message.create(contact_id=one.contact, sender_id=one.sender, **row)).id)
+
+
+async def test_receipts_in_whole_seconds_keep_their_order_and_say_so(storage: Storage, new_tenant: NewTenant) -> None:
+    one = await enrolled(storage, await new_tenant())
+    whole = MADE.replace(microsecond=0)
+    times: dict[str, Any] = {"created_at": MADE, "attempted_at": MADE, "sent_at": MADE + timedelta(milliseconds=80)}
+    times |= {"delivered_at": whole, "read_at": whole + timedelta(seconds=2)}
+    id_ = await waiting(storage, one, status="read", **times)
+    story = await Teller(storage, None).tell(id_, one.tenant)
+    assert story is not None
+    assert [(moment.at, moment.what) for moment in story.timeline] == [
+        (MADE, "was written down, queued"),
+        (MADE, "left for WhatsApp"),
+        (times["sent_at"], "was taken by WhatsApp"),
+        (times["sent_at"], "reached the phone (at 12:00:03 by WhatsApp, which tells whole seconds)"),
+        (times["read_at"], "was read"),
+    ]
