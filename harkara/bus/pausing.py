@@ -12,7 +12,7 @@ from typing import Any
 
 from harkara.bus.api import Api, ApiError
 from harkara.bus.errors import BusError
-from harkara.bus.overview import PARTNERS, PAUSED, readers_of
+from harkara.bus.overview import PARTNERS, PAUSED, paused_until, readers_of
 from harkara.bus.settle import rfc3339
 from harkara.bus.topology import Topology
 
@@ -50,6 +50,12 @@ async def resume(api: Api, topology: Topology, actor: str) -> list[str]:
     if actor in POOLS:
         await _note(api, POOLS[actor], "")
     return await _each(api, topology, actor, {})
+
+
+async def pool_paused_until(api: Api, actor: str) -> datetime | None:
+    """Until when an actor of `POOLS` is paused; None if it is not. Raises ApiError or Unavailable."""
+    config: dict[str, Any] = (await api.call(f"STREAM.INFO.{POOLS[actor]}"))["config"]
+    return paused_until(config.get("metadata"), datetime.now(UTC))
 
 
 async def actors(api: Api, topology: Topology) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -11,10 +12,11 @@ from tortoise.expressions import Q
 
 from harkara.http.checks import Faults, somebodys
 from harkara.http.context import Context
+from harkara.http.held_back import by_number
 from harkara.http.problems import Fault, not_found
 from harkara.policy.fits import refused
 from harkara.policy.templates import ENDED, HELD
-from harkara.schemas.api import AgainWhen, CampaignShown, Reentry
+from harkara.schemas.api import AgainWhen, CampaignShown, Reentry, Why
 from harkara.schemas.content import Content
 from harkara.schemas.reasons import POLICY as REASONS
 from harkara.schemas.variants import Variant
@@ -54,7 +56,11 @@ async def shown_campaigns(rows: Sequence[Campaign]) -> list[CampaignShown]:
     """Campaigns as users see them."""
     ids = {id_ for row in rows for id_ in (row.version_id, row.draft_version_id) if id_ is not None}
     versions = {row.id: row.number for row in await CampaignVersion.filter(id__in=list(ids))} if ids else {}
-    return [_shown(row, versions) for row in rows]
+    active = {row.sender_id for row in rows if row.status == "active"}
+    senders = await Sender.filter(id__in=list(active)) if active else []
+    now = datetime.now(UTC)
+    held_back = {sender.id: by_number(sender, now) for sender in senders}
+    return [_shown(row, versions, held_back.get(row.sender_id)) for row in rows]
 
 
 async def shown_campaign(row: Campaign) -> CampaignShown:
@@ -62,10 +68,11 @@ async def shown_campaign(row: Campaign) -> CampaignShown:
     return (await shown_campaigns([row]))[0]
 
 
-def _shown(row: Any, versions: dict[UUID, int]) -> CampaignShown:
+def _shown(row: Any, versions: dict[UUID, int], held_back_by: Why | None) -> CampaignShown:
     own: dict[str, Any] = {name: getattr(row, name) for name in CampaignShown.__struct_fields__ if hasattr(row, name)}
     numbers: dict[str, Any] = {"version": versions[row.version_id], "draft_version": versions.get(row.draft_version_id)}
-    return CampaignShown(**own, **numbers, reentry=_again(row.reentry_days))
+    held_back_by = held_back_by if row.status == "active" else None
+    return CampaignShown(**own, **numbers, held_back_by=held_back_by, reentry=_again(row.reentry_days))
 
 
 def _again(days: float | None) -> AgainWhen:

@@ -95,6 +95,7 @@ CAMPAIGN = {
     "type": "drip",
     "status": "active",
     "status_reason": None,
+    "held_back_by": None,
     "sender_id": ID,
     "version": 1,
     "draft_version": None,
@@ -466,9 +467,9 @@ ANSWERS: Mapping[Any, Any] = {
         "message_id": f"acme.{ID}",
         "cause": ID,
         "body": {"sender_id": ID, "content": {"body": "Hi Asha, your order is on its way."}, "to": PHONE},
-    },
         "body_base64": None,
         "body_begins": None,
+    },
 }
 
 #: What is otherwise than in other answers of the type, by the request; all of it where the type says nothing.

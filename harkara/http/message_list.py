@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from harkara.http.context import Context
+from harkara.http.held_back import by_campaign, by_number, by_operator
 from harkara.http.lists import cursor
 from harkara.http.problems import not_found
 from harkara.http.rows import shown
@@ -29,7 +30,7 @@ from harkara.schemas.api import (
 from harkara.schemas.content import Content
 from harkara.schemas.reasons import ENDED, words
 from harkara.storage import sending
-from harkara.storage.models import Message
+from harkara.storage.models import Campaign, Message, Sender
 from harkara.storage.sending import Attempt
 
 #: What is true of every message of a status, and of few others: small indexes hold those.
@@ -57,6 +58,9 @@ YOUNG = timedelta(seconds=10)
 PATIENCE = timedelta(seconds=1)
 
 LOOK_EVERY = timedelta(milliseconds=20)
+
+#: What has been due for less than that is on its way: nobody asks for more.
+MOMENT = timedelta(seconds=2)
 
 #: When what happened: the column and the status it means, in order.
 MOMENTS: tuple[tuple[str, MessageStatus], ...] = (
@@ -104,7 +108,7 @@ async def show(ctx: Context[None, None]) -> MessageStory | AcceptedStory:
         return AcceptedStory(id=id_, status="accepted", timeline=[Moment(at=accepted_at, status="accepted")])
     return MessageStory(
         timeline=_timeline(message),
-        why=await _to_come(ctx, message) or _why(message),
+        why=await _to_come(ctx, message) or await _waits_for(ctx, message) or _why(message),
         pricing=_pricing(message),
         **msgspec.structs.asdict(_settled(shown(message, MessageShown))),
     )
@@ -168,6 +172,24 @@ async def _to_come(ctx: Context[None, None], message: Message) -> Why | None:
     if not isinstance(verdict, Suppress):
         return None
     return Why(code=verdict.reason, text=ENDED[verdict.reason].text, todo=ENDED[verdict.reason].todo)
+
+
+async def _waits_for(ctx: Context[None, None], message: Message) -> Why | None:
+    """What holds back a message that policy lets leave by now; a campaign that is paused also what is not due."""
+    if message.status != "queued":
+        return None
+    async with ctx.transaction():
+        campaign = None if message.campaign_id is None else await Campaign.get_or_none(id=message.campaign_id)
+        sender = await Sender.get_or_none(id=message.sender_id)
+    if campaign is not None and (paused := by_campaign(campaign)) is not None:
+        return paused
+    now = ctx.door.clock()
+    due_at = max(filter(None, (message.due_at, message.deferred_until)))
+    if sender is None or due_at > now:
+        return None
+    if (stopped := by_number(sender, now)) is not None:
+        return stopped
+    return await by_operator(ctx.door.bus) if now - due_at > MOMENT else None
 
 
 def _attempt(message: Message) -> Attempt:

@@ -15,7 +15,7 @@ from harkara.schemas.commands import DeliveryPolicy, Lane
 from harkara.schemas.conditions import Condition
 from harkara.schemas.content import Content, Interactive, Media, Template
 from harkara.schemas.keywords import Category, Keywords
-from harkara.schemas.reasons import POLICY, Reason
+from harkara.schemas.reasons import HELD_BACK, POLICY, Reason
 from harkara.schemas.variants import Variant
 
 T = TypeVar("T")
@@ -965,7 +965,8 @@ class CampaignShown(Shown):
     """A campaign: draft, active, paused or archived.
 
     `version` is the one that contacts are enrolled in; `draft_version` the one that is edited beside it, if there is.
-    `status_reason` says why it is paused, if an operator has paused it.
+    `status_reason` says why it is paused, if an operator has paused it; `held_back_by` why nothing of an active one
+    leaves, if that is so: its number is stopped, by itself or with its tenant, or rests, or no phone is linked to it.
     """
 
     id: UUID
@@ -973,6 +974,7 @@ class CampaignShown(Shown):
     type: CampaignType
     status: CampaignStatus
     status_reason: str | None
+    held_back_by: Why | None
     sender_id: UUID
     version: int
     draft_version: int | None
@@ -1282,13 +1284,14 @@ class Moment(Shown):
 
 #: For whoever reads the description of the API.
 CODES = (
-    f"What policy says: {', '.join(POLICY)} (docs/why-not-sent.md); WhatsApp's error code as text, if it has refused"
-    " the message; `in_doubt`; or the status, if there is nothing more to say."
+    f"What policy says: {', '.join(POLICY)}; what holds all back: {', '.join(HELD_BACK)} (docs/why-not-sent.md);"
+    " WhatsApp's error code as text, if it has refused the message; `in_doubt`; or the status, if there is nothing more"
+    " to say."
 )
 
 
 class Why(Shown):
-    """Why a message was not sent, or not yet, or not delivered: a code, in words, and what can be done."""
+    """Why a message, or all of a campaign, is not sent, or not yet, or not delivered: a code, words, and what to do."""
 
     code: Annotated[str, Meta(description=CODES)]
     text: str

@@ -164,6 +164,23 @@ ENDED = {
     for code, (text, todo) in POLICY.items()
 }
 
+#: What holds all messages of a campaign or number back, whatever policy says: by its code in `harkara ops trace`.
+HELD_BACK: Mapping[str, Words] = {
+    "campaign_paused": Words("its campaign is paused", "POST /campaigns/{campaign_id}/resume has it go on"),
+    "number_stopped": Words(
+        "its number is stopped",
+        "see to what GET /senders/{sender_id} says, then POST /senders/{sender_id}/resume",
+    ),
+    "number_disconnected": Words(
+        "no phone is linked to its number",
+        "link one: POST /senders/{sender_id}/session/start, then scan what GET /senders/{sender_id}/qr shows",
+    ),
+    "number_rests": Words(
+        "its number rests, as WhatsApp has asked", "nothing: it goes on by itself, at `held_until` of the sender"
+    ),
+    "actor_paused": Words("the operator has paused all sending", "nothing: it leaves when the operator resumes it"),
+}
+
 _WAITING = "nothing: it is tried again by itself; cancel it with POST /messages/{id}/cancel"
 _FAILED = "mend what the text says, and send a new message"
 

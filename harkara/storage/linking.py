@@ -9,6 +9,9 @@ from uuid import UUID
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
 
+#: The states of a session in which no phone is linked: its number sends nothing.
+UNLINKED = ("scan_qr", "stopped", "failed")
+
 #: Messages to one contact through one number that have no id of WhatsApp's, with what they say; none if the echo's id
 #: is known already.
 _UNANSWERED = """

@@ -11,6 +11,7 @@ import msgspec
 
 from harkara.schemas.reasons import Reason
 from harkara.storage.holding import HELD
+from harkara.storage.linking import UNLINKED
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -103,7 +104,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
 
 
 #: Whether a number sends: its own status, unless the phone that it needs is not linked.
-_SENDER_STATUS = """case when s.status = 'active' and s.session_state in ('scan_qr', 'stopped', 'failed')
+_SENDER_STATUS = f"""case when s.status = 'active' and s.session_state in {UNLINKED}
             then 'disconnected' else s.status end"""
 
 #: Costs nothing where there is no invoice. One that is gone is owed by nobody.

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import harkara
-from harkara.schemas.reasons import POLICY, Reason
+from harkara.schemas.reasons import HELD_BACK, POLICY, Reason
 
 ROOT = Path(harkara.__file__).parent
+OPS = ROOT.parent / "docs" / "ops.md"
 
 #: Where a reason may be written down and is not given by that.
 TOLD = ("schemas/reasons.py", "http/examples.py", "http/campaign_rows.py")
@@ -43,4 +44,11 @@ def test_what_is_written_as_suppressed_without_the_gate_is_in_the_table() -> Non
 def test_the_documentation_lists_them() -> None:
     page = (ROOT.parent / "docs" / "why-not-sent.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|", page, re.MULTILINE)
-    assert {code: (text, todo) for code, text, todo in listed} == {code: tuple(words) for code, words in POLICY.items()}
+    known = {**POLICY, **HELD_BACK}
+    assert {code: (text, todo) for code, text, todo in listed} == {code: tuple(words) for code, words in known.items()}
+
+
+def test_what_holds_all_back_has_the_names_that_operators_know() -> None:
+    listed = re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (`\w+`.*?) \|", OPS.read_text(), re.MULTILINE)))
+    assert set(HELD_BACK) <= set(listed)
+    assert not set(HELD_BACK) & set(POLICY)

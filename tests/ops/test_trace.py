@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from enrolled import Enrolled, enrolled
 from support import NewTenant
 
 from harkara.ops.trace.story import Teller
-from harkara.storage.models import Message
+from harkara.storage.models import Message, Sender
 from harkara.storage.storage import Storage
 
 MADE = datetime(2026, 3, 1, 12, 0, 3, 412_000, tzinfo=UTC)
@@ -38,3 +39,19 @@ async def test_receipts_in_whole_seconds_keep_their_order_and_say_so(storage: St
         (times["sent_at"], "reached the phone (at 12:00:03 by WhatsApp, which tells whole seconds)"),
         (times["read_at"], "was read"),
     ]
+
+
+@pytest.mark.parametrize("kind", ["message", "campaign", "sender"])
+async def test_what_waits_for_a_phone_says_so(storage: Storage, new_tenant: NewTenant, kind: str) -> None:
+    one = await enrolled(storage, await new_tenant())
+    async with storage.tenant(one.tenant):
+        await Sender.filter(id=one.sender).update(session_state="scan_qr", session_detail="logged out")
+    named = {"message": await waiting(storage, one), "campaign": str(one.campaign), "sender": str(one.sender)}[kind]
+    story = await Teller(storage, None).tell(named, one.tenant)
+    assert story is not None
+    if kind == "message":
+        [now] = story.now
+        assert (now.code, f"POST /senders/{one.sender}/session/start" in now.todo) == ("number_disconnected", True)
+        assert now.waits_for == "its number Shop (1), which no phone is linked to: logged out"
+    else:
+        assert f"no phone is linked to {'it' if kind == 'sender' else 'its number'}" in story.standing

@@ -12,6 +12,7 @@ import asyncpg
 
 from harkara.ops.terminal import age, at
 from harkara.schemas.reasons import words
+from harkara.storage.linking import UNLINKED
 from harkara.storage.storage import Storage
 
 #: Kinds of ids that name a crowd.
@@ -32,14 +33,14 @@ PATIENCE_MS = 10_000
 
 _CAMPAIGN = """
 select c.name, c.status, c.status_reason, t.paused_reason, s.name as number, s.status as number_status,
-       s.status_reason as number_reason, now() as now,
+       s.status_reason as number_reason, s.session_state, now() as now,
        (select min(p.next_step_scheduled_at) from contact_campaign_progress p
         where p.campaign_id = c.id and p.status = 'active') as next_at
 from campaigns c join tenants t on t.id = c.tenant_id join senders s on s.id = c.sender_id where c.id = $1
 """
 
 _SENDER = """
-select s.name, s.status, s.status_reason, s.mps, t.paused_reason, null as number_status, now() as now
+select s.name, s.status, s.status_reason, s.mps, t.paused_reason, null as number_status, s.session_state, now() as now
 from senders s join tenants t on t.id = s.tenant_id where s.id = $1
 """
 
@@ -83,6 +84,8 @@ def _status(kind: str, row: Any) -> Iterator[str]:
         yield f"its tenant is paused{_because(row['paused_reason'])}"
     elif row["number_status"] not in (None, "active"):
         yield f"its number {row['number']} is {row['number_status']}{_because(row['number_reason'])}"
+    if row["session_state"] in UNLINKED:
+        yield f"no phone is linked to {'it' if kind == 'sender' else 'its number'}"
 
 
 def _because(why: str | None) -> str:

@@ -17,9 +17,10 @@ from harkara.ops.terminal import age, at
 from harkara.ops.trace.rows import Row, Rows, as_uuid
 from harkara.ops.trace.streams import Lying, Streams
 from harkara.printing import messages_wait
-from harkara.schemas.reasons import ENDED, GATEWAY, IN_DOUBT, POLICY
+from harkara.schemas.reasons import ENDED, GATEWAY, HELD_BACK, IN_DOUBT, POLICY
 from harkara.schemas.reasons import words as why
 from harkara.storage.halting import WITH_TENANT
+from harkara.storage.linking import UNLINKED
 
 #: An answer that takes longer is a slow one, and a receipt that takes longer may be lost.
 SLOW_ANSWER = timedelta(seconds=1.5)
@@ -276,6 +277,11 @@ def _number(case: Case) -> Now | None:
             f"{case.number}, which is {sender['status']} since {_when(sender['status_since'])}: {reason or 'by hand'}",
             f"{mend}`harkara ops resume {what}`",
         )
+    if sender["session_state"] in UNLINKED:
+        words = HELD_BACK["number_disconnected"]
+        detail = f": {sender['session_detail']}" if sender["session_detail"] else ""
+        told = f"{case.number}, which no phone is linked to{detail}"
+        return case.is_("number_disconnected", _place(case), told, words.todo.replace("{sender_id}", str(sender["id"])))
     rest = max((one for one in (sender["held_until"], case.rest_until) if one), default=None)
     if rest is None or rest <= case.now:
         return None

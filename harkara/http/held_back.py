@@ -1,0 +1,64 @@
+"""What keeps back all that a number or a campaign would send, whatever policy says: in words, for whose it is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from harkara.bus.api import Api
+from harkara.bus.errors import BusError
+from harkara.bus.pausing import pool_paused_until
+from harkara.schemas.api import Why
+from harkara.schemas.reasons import GATEWAY, HELD_BACK
+from harkara.storage import pausing
+from harkara.storage.linking import UNLINKED
+from harkara.storage.models import Campaign, Sender
+
+if TYPE_CHECKING:
+    from harkara.bus.connection import Bus
+
+#: The broker answers in some milliseconds, or it is away.
+PATIENCE_S = 1.0
+
+_ASK = "ask the operator, who alone can have it go on"
+
+
+def by_number(sender: Sender, now: datetime) -> Why | None:
+    """That this number sends nothing now, and why; None if it does."""
+    told = GATEWAY.get(sender.error_code or 0)
+    reason = sender.status_reason or (told and told.text)
+    if sender.status != "active":
+        return _why("number_stopped", reason, sender_id=sender.id)
+    if sender.session_state in UNLINKED:
+        return _why("number_disconnected", sender.session_detail, sender_id=sender.id)
+    if sender.held_until is not None and sender.held_until > now:
+        return _why("number_rests", reason)
+    return None
+
+
+def by_campaign(campaign: Campaign) -> Why | None:
+    """That this campaign is paused, and why; None if it is not."""
+    if campaign.status != "paused":
+        return None
+    return _why("campaign_paused", campaign.status_reason, campaign_id=campaign.id)
+
+
+async def by_operator(bus: Bus | None) -> Why | None:
+    """That an operator has paused all sending; None if not, or if the broker doesn't say so at once."""
+    if bus is None or not bus.connected:
+        return None
+    api = Api(lambda subject, data: bus.link.request(subject, data, PATIENCE_S))
+    with suppress(BusError):
+        if await pool_paused_until(api, "sender") is not None:
+            return _why("actor_paused", None)
+    return None
+
+
+def _why(code: str, reason: str | None, **ids: UUID) -> Why:
+    text, todo = HELD_BACK[code]
+    for name, id_ in ids.items():
+        todo = todo.replace(f"{{{name}}}", str(id_))
+    said = f"{text}: {reason}" if reason else text
+    return Why(code=code, text=said, todo=_ASK if pausing.by_operator(reason) else todo)

@@ -1,0 +1,142 @@
+"""What holds all of a campaign or number back is said by the campaign, and by each message that is due."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from door_client import Account, a_phone
+
+from harkara.bus import pausing as actors
+from harkara.bus.api import Api
+from harkara.bus.connection import Bus
+from harkara.storage import pausing
+from harkara.storage.models import Message
+from harkara.storage.storage import Storage
+
+ASK = "ask the operator, who alone can have it go on"
+
+Stop = Callable[[Account, Storage, UUID], Awaitable[None]]
+
+
+def having(**columns: Any) -> Stop:
+    """The number's row says so."""
+
+    async def stop(acme: Account, storage: Storage, sender: UUID) -> None:
+        sets = ", ".join(f"{name} = ${place}" for place, name in enumerate(columns, 2))
+        async with storage.tenant(acme.tenant) as con:
+            await con.execute(f"update senders set {sets} where id = $1", sender, *columns.values())
+
+    return stop
+
+
+async def by_hand(acme: Account, _: Storage, sender: UUID) -> None:
+    assert (await acme.call("PATCH", f"/senders/{sender}", body={"status": "paused"})).status == 200
+
+
+async def with_its_tenant(acme: Account, storage: Storage, _: UUID) -> None:
+    async with storage.tenant(acme.tenant) as con:
+        assert await pausing.pause_tenant(con, acme.tenant, "unpaid")
+
+
+async def alone(acme: Account, storage: Storage, sender: UUID) -> None:
+    async with storage.tenant(acme.tenant) as con:
+        assert await pausing.pause_sender(con, acme.tenant, sender, "complaints")
+
+
+#: How a number is stopped; the code, the words and what to do, `{}` for its id.
+STOPPED = (
+    (by_hand, "number_stopped", "its number is stopped", "POST /senders/{}/resume"),
+    (with_its_tenant, "number_stopped", "its number is stopped: the operator has paused this tenant: unpaid", ASK),
+    (alone, "number_stopped", "its number is stopped: paused by the operator: complaints", ASK),
+    (
+        having(status="blocked", error_code=190),
+        "number_stopped",
+        "its number is stopped: the access token is not valid any more",
+        "POST /senders/{}/resume",
+    ),
+    (having(session_state="scan_qr"), "number_disconnected", "no phone is linked to its number", "/senders/{}/qr"),
+    (
+        having(held_until=datetime(2099, 1, 1, tzinfo=UTC), status_reason="too many messages"),
+        "number_rests",
+        "its number rests, as WhatsApp has asked: too many messages",
+        "at `held_until` of the sender",
+    ),
+)
+
+
+async def waiting(storage: Storage, tenant: str, sender: UUID, *, due: float = -60, **more: Any) -> str:
+    """The id of a message that waits, due in so many seconds."""
+    row: dict[str, Any] = {
+        "lane": "utility",
+        "to": a_phone(),
+        "content": {"body": "Hi"},
+        "status": "queued",
+        "cause": "",
+    }
+    due_at = datetime.now(UTC) + timedelta(seconds=due)
+    async with storage.tenant(tenant):
+        message = await Message.create(sender_id=sender, due_at=due_at, **row, **more)
+    return str(message.id)
+
+
+async def running(acme: Account) -> tuple[str, UUID]:
+    """A campaign that is active, and its number, from which texts may leave at any time."""
+    campaign = await acme.campaign()
+    sender = (await acme.get(f"/campaigns/{campaign}"))["sender_id"]
+    assert (await acme.call("PATCH", f"/senders/{sender}", body={"window": "ignore"})).status == 200
+    return campaign, UUID(sender)
+
+
+@pytest.mark.parametrize(("stop", "code", "text", "todo"), STOPPED)
+async def test_a_campaign_and_its_messages_say_what_is_with_their_number(
+    acme: Account, storage: Storage, stop: Stop, code: str, text: str, todo: str
+) -> None:
+    (campaign, sender), draft = await running(acme), await acme.campaign(active=False)
+    shown = await acme.get(f"/campaigns/{campaign}")
+    assert (shown["status"], shown["held_back_by"]) == ("active", None)
+    due, later = await waiting(storage, acme.tenant, sender), await waiting(storage, acme.tenant, sender, due=600)
+    assert (await acme.get(f"/messages/{due}"))["why"] is None
+    await stop(acme, storage, sender)
+    told = (await acme.get(f"/campaigns/{campaign}"))["held_back_by"]
+    assert (told["code"], told["text"]) == (code, text)
+    assert todo.format(sender) in told["todo"]
+    held_back = {one["id"]: one["held_back_by"] for one in (await acme.get("/campaigns"))["items"]}
+    assert held_back == {campaign: told, draft: None}
+    assert (await acme.get(f"/messages/{due}"))["why"] == told
+    assert (await acme.get(f"/messages/{later}"))["why"] is None, "its time has not come"
+    paused = await acme.post(f"/campaigns/{campaign}/pause", status=200)
+    assert (paused["status"], paused["held_back_by"]) == ("paused", None)
+
+
+async def test_what_waits_of_a_paused_campaign_says_so_whenever_it_is_due(acme: Account, storage: Storage) -> None:
+    campaign, sender = await running(acme)
+    deferred: dict[str, Any] = {"reason": "quiet_hours", "deferred_until": datetime.now(UTC) + timedelta(hours=1)}
+    ids = [await waiting(storage, acme.tenant, sender, campaign_id=UUID(campaign), **more) for more in ({}, deferred)]
+    await acme.post(f"/campaigns/{campaign}/pause", status=200)
+    for id_ in ids:
+        why = (await acme.get(f"/messages/{id_}"))["why"]
+        assert (why["code"], why["text"]) == ("campaign_paused", "its campaign is paused")
+        assert why["todo"] == f"POST /campaigns/{campaign}/resume has it go on"
+    await acme.post(f"/campaigns/{campaign}/resume", status=200)
+    assert (await acme.get(f"/messages/{ids[0]}"))["why"] is None
+    assert (await acme.get(f"/messages/{ids[1]}"))["why"]["code"] == "quiet_hours"
+
+
+async def test_a_message_says_that_an_operator_has_paused_all_sending(
+    acme: Account, storage: Storage, live_bus: Bus
+) -> None:
+    sender = UUID(await acme.sender(window="ignore"))
+    due, fresh = await waiting(storage, acme.tenant, sender), await waiting(storage, acme.tenant, sender, due=600)
+    api = Api(live_bus.link.request)
+    await actors.pause(api, live_bus.topology, "sender", actors.for_ever())
+    try:
+        why = (await acme.get(f"/messages/{due}"))["why"]
+        assert (why["code"], why["text"]) == ("actor_paused", "the operator has paused all sending")
+        assert (await acme.get(f"/messages/{fresh}"))["why"] is None
+    finally:
+        await actors.resume(api, live_bus.topology, "sender")
+    assert (await acme.get(f"/messages/{due}"))["why"] is None
