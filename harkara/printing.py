@@ -15,6 +15,12 @@ from rich.text import Text
 #: Wide enough for any line.
 _WHOLE = 1000
 
+#: So many columns whole lines take: with fewer, some of what is in them stands together, or below.
+WIDE = 150
+
+#: Stands between the parts of a line that is no table's.
+_BETWEEN = "  "
+
 _BLANKS = re.compile(r" +(?=\n)")
 
 
@@ -65,10 +71,19 @@ def console() -> Console:
     return Console(file=cast("IO[str]", _Trimmed()), width=_WHOLE, highlight=False)
 
 
-def fitted(line: str) -> str:
-    """The line as far as the terminal is wide, with … for the rest; whole into a file or a pipe."""
+def fitted(*parts: str) -> str:
+    """The parts in one line; in a terminal of fewer columns than `WIDE` each in its own.
+
+    A terminal is shown as much of a line as it is wide, with … for the rest; a file or a pipe all of it.
+    """
     if not sys.stdout.isatty():
-        return line
+        return _BETWEEN.join(parts)
+    columns = shutil.get_terminal_size().columns
+    lines = (_BETWEEN if columns >= WIDE else f"\n{_BETWEEN}").join(parts).split("\n")
+    return "\n".join(_cut(line, columns) for line in lines)
+
+
+def _cut(line: str, columns: int) -> str:
     shown = Text(line)
-    shown.truncate(shutil.get_terminal_size().columns, overflow="ellipsis")
+    shown.truncate(columns, overflow="ellipsis")
     return shown.plain

@@ -38,3 +38,13 @@ def test_a_line_is_cut_in_a_terminal_by_how_wide_it_is_and_nowhere_else(monkeypa
         "नमस्ते",
         "\N{HIRAGANA LETTER A}" * 4 + " …",
     ]
+
+
+def test_parts_of_a_line_have_lines_of_their_own_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ("where", "i" * 36 + "  " + "x" * 500)
+    assert fitted(*parts) == "  ".join(parts)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert fitted(*parts) == "where\n  " + "i" * 36 + "  " + "x" * 39 + "…"
+    monkeypatch.setenv("COLUMNS", "150")
+    assert fitted(*parts) == "where  " + "i" * 36 + "  " + "x" * 104 + "…"

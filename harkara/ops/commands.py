@@ -33,7 +33,6 @@ from harkara.ops.status import status as look
 from harkara.ops.tail import Line, follow, read_back
 from harkara.ops.terminal import (
     TROUBLE,
-    WIDE,
     age,
     as_json,
     at,
@@ -53,7 +52,7 @@ from harkara.ops.terminal import (
     yes_option,
 )
 from harkara.ops.trace.command import trace
-from harkara.printing import console, counted, fitted
+from harkara.printing import WIDE, console, counted, fitted
 from harkara.settings import Settings
 
 #: The broker brings back what was put off within a quarter of a second.
@@ -217,11 +216,12 @@ def lag_table(chosen: Sequence[ConsumerState]) -> Table | Text:
 def tail(data: Path, as_json: bool, tenant: str | None, subject: str, since: datetime | None) -> None:
     """Every message on the bus as it passes, one a line.
 
-    A terminal shows as much of each as it is wide. Codes are masked. Ctrl-C ends it.
+    A terminal shows as much of each as it is wide; in a narrow one id and body stand in a line below. Codes are masked.
+    Ctrl-C ends it.
     """
 
     def show(line: Line) -> None:
-        click.echo(line.as_json() if as_json else fitted(line.as_text()))
+        click.echo(line.as_json() if as_json else fitted(*line.as_text()))
 
     async def ask(settings: Settings) -> None:
         pattern = f"t.{tenant or '*'}.{subject}"

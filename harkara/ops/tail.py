@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime
 from heapq import heappop, heappush
@@ -38,10 +38,11 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     def as_json(self) -> str:
         return msgspec.json.encode(self).decode()
 
-    def as_text(self) -> str:
+    def as_text(self) -> tuple[str, str]:
+        """When and where, and what: its id first, which `harkara ops trace` takes."""
         said = msgspec.json.encode(self.body).decode()
         said = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
-        return f"{self.at}  {self.subject}  {self.id}  {said}"
+        return f"{self.at}  {self.subject}", f"{self.id}  {said}"
 
 
 async def read_back(bus: Bus, pattern: str, since: datetime) -> AsyncIterator[Line]:
@@ -78,7 +79,7 @@ async def _kept(bus: Bus, stream: str, pattern: str, begin: str) -> AsyncGenerat
             for one in page.messages:
                 after = one.seq
                 if one.at >= begin:
-                    yield Line(at=one.at, subject=one.subject, id="", cause="", body=without_codes(one.body))
+                    yield _line(one.at, one.subject, one.headers, one.body)
             more = page.more and bool(page.messages)
     finally:
         await history.close()
@@ -96,13 +97,13 @@ async def follow(bus: Bus, pattern: str) -> AsyncIterator[Line]:
     try:
         while True:
             msg = await passing.get()
-            named = msg.headers or {}
-            yield Line(
-                at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                subject=msg.subject,
-                id=named.get(headers.ID, ""),
-                cause=named.get(headers.CAUSE, ""),
-                body=without_codes(msg.data),
-            )
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            yield _line(now, msg.subject, msg.headers, msg.data)
     finally:
         await listener.close()
+
+
+def _line(at: str, subject: str, named: Mapping[str, str] | None, body: bytes) -> Line:
+    named = named or {}
+    id_, cause = named.get(headers.ID, ""), named.get(headers.CAUSE, "")
+    return Line(at=at, subject=subject, id=id_, cause=cause, body=without_codes(body))

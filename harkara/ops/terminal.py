@@ -111,9 +111,6 @@ def tell(what: Any) -> None:
     click.echo(msgspec.json.encode(what))
 
 
-#: So many columns the whole lines of the longest tables take: with fewer, some of it stands together.
-WIDE = 150
-
 #: What isn't broken over lines, so that it can be compared and copied. Everything else is, before it is cut away.
 _WHOLE = frozenset({"id", "at", "after"})
 

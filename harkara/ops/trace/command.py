@@ -16,7 +16,6 @@ from harkara.cli import NotFound
 from harkara.ops.reach import data_option
 from harkara.ops.terminal import (
     TROUBLE,
-    WIDE,
     age,
     as_json,
     at,
@@ -27,14 +26,21 @@ from harkara.ops.terminal import (
     storage_of,
     tell,
 )
+from harkara.ops.trace.rows import as_uuid
 from harkara.ops.trace.story import Moment, Story, Teller
-from harkara.printing import console
+from harkara.printing import WIDE, console
 from harkara.settings import Settings, SettingsError
 from harkara.storage.storage import StorageError
 
 
+def whom(_: click.Context, __: click.Parameter, named: str) -> str:
+    """The id of which messages on the bus are named, as `ID.sent`: what `harkara ops tail` shows can be pasted here."""
+    first = named.partition(".")[0]
+    return first if as_uuid(first) else named
+
+
 @click.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", callback=whom)
 @data_option
 @as_json
 @click.option("--tenant", default="", help="Whose it is: then it needn't be looked for at all of them.")
