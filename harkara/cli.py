@@ -20,7 +20,7 @@ from harkara import log
 from harkara.bus.errors import BusError, TopologyError
 from harkara.embedded.errors import StackError
 from harkara.ops import reach
-from harkara.printing import counted, in_plain_letters
+from harkara.printing import counted, in_plain_letters, open_what_is_closed, why_unwritable
 from harkara.settings import DOTENV, Settings, SettingsError, load
 from harkara.storage.storage import StorageError
 
@@ -133,6 +133,17 @@ def run_until_stopped(main: Callable[[Callable[[], Awaitable[None]]], Coroutine[
 
 class _Commands(click.Group):
     """The commands; those of operators are loaded only when they are asked for, as they need much that others don't."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one. Output that can't be written ends it with a line; a pipe that was closed ends it in silence."""
+        open_what_is_closed()
+        try:
+            return super().main(*args, **kwargs)
+        except OSError:
+            if not (why := why_unwritable()):
+                raise
+            click.echo(f"harkara: the output can't be written: {why}: make room, or lead it elsewhere", err=True)
+            sys.exit(Told.exit_code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), "ops"])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import shlex
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 import pytest
+from chaos.harness import environment
 
 from harkara.app import ACTORS
 from harkara.cli import main
@@ -62,6 +67,46 @@ def test_what_a_terminal_cannot_show_ends_no_command(monkeypatch: pytest.MonkeyP
         main(["tenant", "list", "--help"])
     console().print("✓ Zoë ✗ ends …")
     assert narrow.buffer.getvalue().endswith(b"+ Zo? x ends ...\n")
+
+
+#: Settings with which nothing answers, and that is soon known.
+NOWHERE = {
+    "NATS_URL": "nats://127.0.0.1:1",
+    "DATABASE_URL": "postgresql://harkara_app@127.0.0.1:1/harkara",
+    "REDIS_URL": "redis://127.0.0.1:1",
+    "PUBLIC_URL": "http://127.0.0.1:1",
+    "WHATSAPP_GATEWAY_URL": "http://127.0.0.1:1",
+}
+
+
+async def in_a_shell(command: str, directory: Path) -> tuple[int | None, str, str]:
+    """Run `harkara …` by a shell, which leads its streams elsewhere: its exit status, output and complaints."""
+    process = await asyncio.create_subprocess_shell(
+        f"exec {shlex.quote(sys.executable)} -m harkara {command}",
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(PYTHONUNBUFFERED="", **NOWHERE),  # as users have it
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("words", ["ops status", "ops status --json", "ops --help"])
+async def test_output_that_is_full_is_told_in_a_line(words: str, tmp_path: Path) -> None:
+    told = "harkara: the output can't be written: No space left on device: make room, or lead it elsewhere\n"
+    assert await in_a_shell(f"{words} >/dev/full", tmp_path) == (2, "", told)
+
+
+async def test_output_that_is_closed_is_not_complained_of(tmp_path: Path) -> None:
+    assert await in_a_shell("ops status <&- >&-", tmp_path) == (1, "", "")
+    status, out, _ = await in_a_shell("ops status 2>&-", tmp_path)
+    assert (status, "broker does not answer" in out) == (1, True)
+
+
+async def test_a_pipe_that_nobody_reads_any_more_is_not_complained_of(tmp_path: Path) -> None:
+    _, out, err = await in_a_shell("ops status | true", tmp_path)
+    assert (out, err) == ("", "")
 
 
 def groups(group: click.Group) -> Iterator[click.Group]:
