@@ -102,3 +102,8 @@ def for_ever() -> datetime:
 def is_for_ever(until: datetime) -> bool:
     """Whether a pause has no end."""
     return until - datetime.now(UTC) > FOR_EVER / 2
+
+
+def end_of(until: datetime) -> str:
+    """When a pause ends, in words."""
+    return "until somebody resumes it" if is_for_ever(until) else f"until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

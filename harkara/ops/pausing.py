@@ -305,11 +305,11 @@ def entry_table(found: Sequence[journal_of.Entry]) -> Table:
     """A line for each entry of the journal."""
     table = new_table("at", "who", "action", "what")
     for one in found:
-        table.add_row(
-            at(one.at), one.by, one.action, "  ".join(f"{name}={_word(value)}" for name, value in one.detail.items())
-        )
+        table.add_row(at(one.at), one.by, one.action, "  ".join(_word(*item) for item in one.detail.items()))
     return table
 
 
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _word(name: str, value: object) -> str:
+    if name == "until" and isinstance(value, str):
+        return actors_of.end_of(msgspec.convert(value, datetime))
+    return f"{name}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"

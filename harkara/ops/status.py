@@ -19,7 +19,7 @@ from harkara.bus.connection import Bus
 from harkara.bus.errors import BusError
 from harkara.bus.overview import PARTNERS, ConsumerState, StreamState, consumers, stored_for, streams
 from harkara.bus.parked import Parked, parked
-from harkara.bus.pausing import POOLS, is_for_ever
+from harkara.bus.pausing import POOLS, end_of
 from harkara.bus.servers import addresses, greeting, without_secrets
 from harkara.ops.places import redis_at
 from harkara.ops.reach import needed
@@ -167,7 +167,7 @@ def _of_streams(held: list[StreamState], readers: list[ConsumerState]) -> Iterat
         lacking = ", ".join(names)
         yield f"the broker {name} has no complete copy of {lacking}: see that it runs, and give it time to catch up"
     for name, until in sorted(_paused(held, readers).items()):
-        yield f"the actor {name} is paused {_end(until)}: `harkara ops resume actor {name}`"
+        yield f"the actor {name} is paused {end_of(until)}: `harkara ops resume actor {name}`"
 
 
 def _of_rows(resting: Sequence[AtRest], still: Sequence[Stopped]) -> Iterator[str]:
@@ -229,10 +229,6 @@ def _paused(held: list[StreamState], readers: list[ConsumerState]) -> dict[str, 
     pools = {stream: actor for actor, stream in POOLS.items()}
     found = {one.name: one.paused_until for one in readers if one.paused_until and one.stream not in pools}
     return found | {pools[one.name]: one.paused_until for one in held if one.paused_until}
-
-
-def _end(until: datetime) -> str:
-    return "until somebody resumes it" if is_for_ever(until) else f"until {until:%Y-%m-%d %H:%M:%S}"
 
 
 async def _server(name: str, question: Awaitable[object]) -> ServerState:

@@ -12,7 +12,7 @@ import msgspec
 from harkara.bus import headers
 from harkara.bus.dead import DeadLetter
 from harkara.bus.overview import ConsumerState
-from harkara.bus.pausing import is_for_ever
+from harkara.bus.pausing import end_of, is_for_ever
 from harkara.ops.terminal import age, at
 from harkara.ops.trace.rows import Row, Rows, as_uuid
 from harkara.ops.trace.streams import Lying, Streams
@@ -109,7 +109,7 @@ class Case:
 
     def until(self, instant: datetime) -> str:
         if is_for_ever(instant):
-            return "until somebody resumes it"
+            return end_of(instant)
         return f"until {at(instant)} ({age(max((instant - self.now).total_seconds(), 0))} more)"
 
 
