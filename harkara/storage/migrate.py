@@ -10,14 +10,13 @@ from typing import Any
 
 import asyncpg
 from tortoise.context import TortoiseContext
-from tortoise.exceptions import BaseORMException
 from tortoise.migrations.executor import MigrationExecutor
 from tortoise.migrations.graph import MigrationKey
 from tortoise.migrations.schema_generator.state import ModelState, State
 from tortoise.migrations.schema_generator.state_apps import StateApps
 from tortoise.transactions import in_transaction
 
-from harkara.storage.storage import StorageError, credentials, reason_of, tortoise_config
+from harkara.storage.storage import DATABASE_ERRORS, StorageError, credentials, is_away, reason_of, tortoise_config
 
 #: Any number will do as long as it stays the same: the name of the lock that migrators wait for.
 LOCK = 0x4841524B
@@ -88,16 +87,31 @@ async def migrate(url: str, progress: Callable[[str], None] = lambda _: None) ->
                 # Its own question whether its table exists fails inside a transaction, so make the table first.
                 await executor.recorder.ensure_schema(executor._schema_editor(atomic=False))
                 await executor.migrate(progress=note)
-    except (asyncpg.PostgresError, BaseORMException, OSError) as error:
+    except DATABASE_ERRORS as error:
         if not reached:
             raise StorageError(f"{reason_of(error)}: check DATABASE_DIRECT_URL, and that the database runs") from error
-        raise StorageError(f"the migration was rolled back: {reason_of(error)}") from error
+        # Over a connection that is gone nothing can be rolled back either: what comes before that says why.
+        why = error.__context__ if isinstance(error, asyncpg.InterfaceError) and error.__context__ else error
+        todo = ": start again once the database runs" if is_away(why) else ""
+        raise StorageError(f"the migration was rolled back: {reason_of(why)}{todo}") from error
     return len(ran)
 
 
 async def bootstrap(admin_url: str, *, database: str, owner: str, app: str, password: str | None = None) -> None:
-    """Make the roles and the database on a fresh server, as its administrator. What is there is left as it is."""
-    settings = credentials(admin_url)
+    """Make the roles and the database on a fresh server, as its administrator. What is there is left as it is.
+
+    Raises StorageError if the server refuses, or ends meanwhile.
+    """
+    try:
+        await _bootstrap(credentials(admin_url), database, owner, app, password)
+    except DATABASE_ERRORS as error:
+        raise StorageError(
+            f"the database can't be set up: {reason_of(error)}: see that PostgreSQL runs, then start again; what is set"
+            " up already is kept"
+        ) from error
+
+
+async def _bootstrap(settings: dict[str, Any], database: str, owner: str, app: str, password: str | None) -> None:
     connection: Any = await asyncpg.connect(
         host=settings["host"],
         port=settings["port"],

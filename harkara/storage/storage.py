@@ -62,8 +62,8 @@ class StorageError(Exception):
     """The database can't be used as it is; the text says what to do."""
 
 
-#: How a database says that it can't be reached, or doesn't let us in.
-_NOT_OPENED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, BaseORMException)
+#: How a database says that it can't be reached, doesn't let us in or ends.
+DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, BaseORMException)
 
 #: Whether this role could see past row-level security, itself or as one it may become; whether there is a schema.
 _WHO_ARE_WE = """
@@ -179,7 +179,7 @@ class Storage:
                     "DATABASE_URL connects as a role that can't become harkara_worker: "
                     "as the owner, GRANT harkara_worker TO it"
                 )
-        except _NOT_OPENED as error:
+        except DATABASE_ERRORS as error:
             await self.close()
             raise StorageError(f"{reason_of(error)}: check DATABASE_URL, and that the database runs") from error
         except BaseException:

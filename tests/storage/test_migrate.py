@@ -10,14 +10,14 @@ from typing import Any
 
 import asyncpg
 import pytest
-from support import Database, NewDatabase
+from support import Database, NewDatabase, until
 from tortoise.fields import Field
 from tortoise.migrations import operations as ops
 from tortoise.migrations.schema_generator.state import State
 from tortoise.migrations.schema_generator.state_apps import StateApps
 
 from harkara.embedded.stack import Urls
-from harkara.storage.migrate import bootstrap, migrate, names
+from harkara.storage.migrate import LOCK, bootstrap, migrate, names
 from harkara.storage.storage import Storage, StorageError
 
 
@@ -158,6 +158,48 @@ async def test_a_database_that_cannot_be_reached_is_one_clear_line(database: Dat
 async def test_a_url_that_is_none_is_named() -> None:
     with pytest.raises(StorageError, match="DATABASE_DIRECT_URL"):
         await migrate("nonsense")
+
+
+async def cut_off_who_waits_for(holder: asyncpg.Connection) -> None:
+    """End the connections that wait for this one, as a server that is killed does."""
+    own = await holder.fetchval("select pg_backend_pid()")
+
+    async def one_is_ended() -> bool:
+        waiting = "select pg_terminate_backend(pid) from pg_stat_activity where $1 = any (pg_blocking_pids(pid))"
+        return bool(await holder.fetch(waiting, own))
+
+    await until(one_is_ended, "somebody waits, and is ended", 60)
+
+
+async def test_a_server_that_ends_while_it_is_set_up_is_one_clear_line(stack: Urls) -> None:
+    holder = await asyncpg.connect(stack.database_admin)
+    try:
+        made = holder.transaction()
+        await made.start()
+        await holder.execute("create role owner_in_the_making")
+        setting_up = asyncio.create_task(
+            bootstrap(stack.database_admin, database="harkara_never", owner="owner_in_the_making", app="harkara_app")
+        )
+        await cut_off_who_waits_for(holder)
+        with pytest.raises(StorageError, match="see that PostgreSQL runs, then start again") as caught:
+            await setting_up
+        await made.rollback()
+    finally:
+        await holder.close()
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_server_that_ends_while_it_is_migrated_is_one_clear_line(database: Database) -> None:
+    holder = await asyncpg.connect(database.owner_url)
+    try:
+        await holder.execute(f"select pg_advisory_lock({LOCK})")
+        migrating = asyncio.create_task(migrate(database.owner_url))
+        await cut_off_who_waits_for(holder)
+        with pytest.raises(StorageError, match=r"rolled back: .*: start again once the database runs") as caught:
+            await migrating
+    finally:
+        await holder.close()
+    assert "\n" not in str(caught.value)
 
 
 async def test_setting_up_twice_changes_nothing(stack: Urls, new_database: NewDatabase) -> None:
