@@ -21,7 +21,7 @@ from harkara.bus.errors import BusError, TopologyError
 from harkara.embedded.errors import StackError
 from harkara.ops import reach
 from harkara.printing import counted, in_plain_letters, open_what_is_closed, why_unwritable
-from harkara.settings import DOTENV, Settings, SettingsError, load
+from harkara.settings import DOTENV, Settings, SettingsError, load, remarks
 from harkara.storage.storage import StorageError
 
 T = TypeVar("T")
@@ -85,6 +85,8 @@ def settings_for(**overrides: Any) -> Settings:
     except SettingsError as error:
         raise Told(str(error)) from None
     log.configure(settings.log_level, json=settings.log_json)
+    for remark in remarks(DOTENV):
+        logger.warning("{}", remark)
     if settings.sentry_dsn:
         from harkara.observing.reporting import report_errors
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from harkara.nkeys import AccountKey, BadSeed
 from harkara.schemas.base import TENANT
@@ -36,6 +39,18 @@ OTLP = ("otel_exporter_otlp_endpoint", "otel_exporter_otlp_traces_endpoint")
 #: A chain of proxies is short.
 MOST_PROXIES = 16
 
+
+#: Names in `.env` that are so much alike to one of ours are taken for a slip: it may have others' names, too.
+_ALIKE = 0.9
+
+#: Ours have no prefix, but some expect one; whoever looks for it means us.
+_PREFIX = "HARKARA_"
+
+#: OpenTelemetry has many settings of its own, all much alike.
+_OTHERS = "OTEL_"
+
+# It warns of a line without its file; `remarks` says both.
+logging.getLogger("dotenv.main").disabled = True
 
 #: A scheme, a host and perhaps a port, and nothing behind.
 _ORIGIN = re.compile(r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?\Z")
@@ -140,6 +155,26 @@ def _of_file(dotenv: Path | None) -> dict[str, str | None]:
         raise SettingsError(f"{dotenv}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"{dotenv}: byte {error.start + 1} is no UTF-8: save the file as UTF-8") from None
+
+
+def remarks(dotenv: Path) -> Iterator[str]:
+    """What in a `.env` file that could be read has no effect though it seems to be meant for us, each in one line."""
+    if not dotenv.is_file():
+        return
+    ours = [name.upper() for name in Settings.__struct_fields__]
+    with dotenv.open(encoding="utf-8") as file:
+        for binding in parse_stream(file):
+            text = binding.original.string
+            line = f"{dotenv}, line {binding.original.line + text[: -len(text.lstrip())].count(chr(10))}"
+            key = binding.key or ""
+            if binding.error:
+                yield f"{line}: can't be read, and is left out: write NAME=value, and close quotation marks"
+            elif key not in ours and not key.startswith(_OTHERS):
+                prefixed = key.startswith(_PREFIX)
+                near = get_close_matches(key.upper().removeprefix(_PREFIX), ours, 1, 0.6 if prefixed else _ALIKE)
+                if near or prefixed:
+                    todo = f"is {near[0]} meant?" if near else "docs/operations.md has all there are"
+                    yield f"{line}: there is no setting {key}, so it does nothing: {todo}"
 
 
 def named(dotenv: Path | None = None) -> set[str]:

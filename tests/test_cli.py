@@ -109,6 +109,15 @@ async def test_a_pipe_that_nobody_reads_any_more_is_not_complained_of(tmp_path: 
     assert (out, err) == ("", "")
 
 
+async def test_a_setting_in_a_dotenv_file_that_does_nothing_is_told_and_refuses_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOGLEVEL=DEBUG\n")
+    status, _, err = await in_a_shell("tenant list", tmp_path)
+    remark, refusal = err.splitlines()
+    assert "WARNING" in remark
+    assert remark.endswith(".env, line 1: there is no setting LOGLEVEL, so it does nothing: is LOG_LEVEL meant?")
+    assert (status, "check DATABASE_URL" in refusal) == (2, True)
+
+
 def groups(group: click.Group) -> Iterator[click.Group]:
     yield group
     for name in group.list_commands(click.Context(group)):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harkara.settings import Settings, SettingsError, load, require
+from harkara.settings import Settings, SettingsError, load, remarks, require
 
 SECRET = "a secret of thirty-two bytes, or more"
 
@@ -18,6 +18,31 @@ def test_a_dotenv_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     dotenv.write_bytes(b"DATABASE_URL=caf\xe9\n")
     with pytest.raises(SettingsError, match=re.escape(f"{dotenv}: byte 17 is no UTF-8")):
         load({}, dotenv=dotenv)
+
+
+def test_what_in_a_dotenv_file_seems_to_be_meant_for_us_and_does_nothing_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(
+        "# what others read\nLOG_LEVEL=INFO\n\nDATABASE_USER=x\nPOSTGRES_PASSWORD=x\nNATS_PARTNERS_ISSUER=x\n"
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=x\n\n"
+        "export DATABSE_URL=x\nSECRET_KEY='x\nHARKARA_REDIS_URL=x\nHARKARA_JWKS=x\nspeed=2\n"
+    )
+    assert load({}, dotenv=dotenv) == Settings()
+    nothing = "there is no setting {}, so it does nothing: {}"
+    assert list(remarks(dotenv)) == [
+        f"{dotenv}, line {line}: {told}"
+        for line, told in (
+            (9, nothing.format("DATABSE_URL", "is DATABASE_URL meant?")),
+            (10, "can't be read, and is left out: write NAME=value, and close quotation marks"),
+            (11, nothing.format("HARKARA_REDIS_URL", "is REDIS_URL meant?")),
+            (12, nothing.format("HARKARA_JWKS", "docs/operations.md has all there are")),
+            (13, nothing.format("speed", "is SPEED meant?")),
+        )
+    ]
+    assert list(remarks(tmp_path / "nowhere")) == []
+    assert caplog.records == []  # the parser's own warning names no file
 
 
 def test_a_dotenv_file_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
