@@ -24,6 +24,7 @@ from harkara.http.decoding import decode_query
 from harkara.http.problems import Problem, invalid, malformed, too_large
 from harkara.http.route import PREFIX
 from harkara.importing.encodings import Shape, known, shape_of
+from harkara.importing.hints import hints
 from harkara.importing.reading import NotAFile, Reader, Row
 from harkara.importing.rows import Meaning
 from harkara.schemas.api import (
@@ -75,12 +76,13 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that is open for reading."""
+    """A file that is open for reading, and what its sender should look at."""
 
     reader: Reader
     shape: Shape
     meaning: Meaning
     name: str | None
+    hints: list[str]
 
 
 async def import_csv(ctx: Context[None, ImportQuery]) -> Answer[Imported | ImportPreview | Outcome]:
@@ -137,7 +139,8 @@ def _open(upload: Upload, wanted: ImportQuery, region: str | None, ctx: Context[
     mapping = {name.removeprefix("map."): title for name, title in told.items() if name.startswith("map.") and title}
     delimiter = "\t" if wanted.delimiter == "tab" else wanted.delimiter
     reader = Reader(upload.file, encoding, delimiter, mapping)
-    return Source(reader, shape, Meaning(reader.columns, region, ctx.door.clock()), upload.name)
+    told_of = hints(encoding, reader.columns, guessed=shape.guessed and wanted.encoding is None)
+    return Source(reader, shape, Meaning(reader.columns, region, ctx.door.clock()), upload.name, told_of)
 
 
 async def _answer(
@@ -221,6 +224,7 @@ async def _preview(ctx: Context[Any, Any], source: Source) -> ImportPreview:
         duplicates=found.duplicates,
         known=known_,
         opted_out=opted_out,
+        hints=source.hints,
     )
 
 
@@ -244,6 +248,7 @@ async def _store_all(ctx: Context[Any, Any], source: Source) -> Imported:
         encoding=source.reader.encoding,
         delimiter=source.reader.delimiter,
         errors_left_out=max(len(errors) - ERRORS_LISTED, 0),
+        hints=source.hints,
     )
 
 
@@ -276,7 +281,9 @@ async def _lay_down(ctx: Context[Any, Any], source: Source) -> Any:
         expected = Expected(frozenset({"import.completed"}), import_id)
         location = f"{PREFIX}/contacts/imports/{import_id}"
         command = RunImport(import_id=str(import_id))
-        accepted = ImportAccepted(id=import_id, encoding=source.reader.encoding, delimiter=source.reader.delimiter)
+        accepted = ImportAccepted(
+            id=import_id, encoding=source.reader.encoding, delimiter=source.reader.delimiter, hints=source.hints
+        )
         answer = await accept(ctx, command, accepted, location, expected, of_rows=True)
         return answer if answer.status else replace(answer, status=202)
     except BaseException:

@@ -71,8 +71,10 @@ ROW_ERROR = {"row": 40, "path": "phone", "message": "is not a phone number: it s
 COLUMNS = [
     {"title": "Name", "target": "name", "type": "string"},
     {"title": "Phone", "target": "phone", "type": "string"},
-    {"title": "City", "target": "attributes.city", "type": "string"},
+    {"title": "City", "target": "attributes.City", "type": "string"},
 ]
+
+HINTS = ["other columns are attributes; in texts they are written just so, capitals too: {{ attributes.City }}"]
 
 LEAD = {"id": ID, "contact_id": ID, "stage": "qualified", "score": 70, "source": "website", **MADE}
 
@@ -274,7 +276,7 @@ ANSWERS: Mapping[Any, Any] = {
     api.ContactShown: CONTACT,
     api.PhoneNumberShown: {"id": ID, "contact_id": ID, "phone": "+912228403221", "label": "office", "created_at": AT},
     api.RowError: ROW_ERROR,
-    api.ImportAccepted: {"id": ID, "status": "accepted", "encoding": "utf-8", "delimiter": ","},
+    api.ImportAccepted: {"id": ID, "status": "accepted", "encoding": "utf-8", "delimiter": ",", "hints": HINTS},
     api.Imported: {
         "created": 498,
         "updated": 0,
@@ -284,6 +286,7 @@ ANSWERS: Mapping[Any, Any] = {
         "encoding": "utf-8",
         "delimiter": ",",
         "errors_left_out": 0,
+        "hints": HINTS,
     },
     api.ImportShown: {
         "id": ID,

@@ -42,11 +42,12 @@ _SAMPLE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a file is like: its encoding, its size in bytes, and about how many lines it has."""
+    """What a file is like: its encoding, and whether that is a guess; its size in bytes, and about how many lines."""
 
     encoding: str
     size: int
     lines: int
+    guessed: bool = False
 
 
 def shape_of(file: IO[bytes]) -> Shape:
@@ -71,10 +72,11 @@ def shape_of(file: IO[bytes]) -> Shape:
                 sample += b"\n".join(told)[:_SAMPLE]
     bad += decoder.decode(b"", final=True).count("\ufffd")
     file.seek(0)
-    if encoding is None:
-        damaged = good - bad >= _DAMAGED * bad or (well and well * _MIXED >= well + ill)
-        encoding = "utf-8" if damaged else _guess(bytes(sample))
-    return Shape(encoding, size, lines)
+    if encoding is not None:
+        return Shape(encoding, size, lines)
+    if good - bad >= _DAMAGED * bad or (well and well * _MIXED >= well + ill):
+        return Shape("utf-8", size, lines)
+    return Shape(_guess(bytes(sample)), size, lines, guessed=True)
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

@@ -622,10 +622,11 @@ class RowError(Shown):
 
 
 class ImportAccepted(Accepted, kw_only=True):
-    """A large file is taken: how it is read."""
+    """A large file is taken: how it is read, and what to look at."""
 
     encoding: str
     delimiter: str
+    hints: list[str] = []
 
 
 class Imported(Shown):
@@ -633,7 +634,8 @@ class Imported(Shown):
 
     `duplicates` repeat a number of an earlier row and are left out. At most 1,000 errors are listed. Of those created
     and updated, `opted_out` stay opted out of all or of marketing though the file doesn't say so: an opt-out outlives
-    its contact, and no `consent` of a file takes it back.
+    its contact, and no `consent` of a file takes it back. `hints` say what to look at though nothing is wrong: an
+    encoding that was guessed, and how texts name the columns that became attributes.
     """
 
     created: int
@@ -644,6 +646,7 @@ class Imported(Shown):
     encoding: str
     delimiter: str
     errors_left_out: int = 0
+    hints: list[str] = []
 
 
 class ImportQuery(Body):
@@ -693,7 +696,7 @@ class ImportRow(Shown):
 class ImportPreview(Shown):
     """How a file would be read: the first rows, and what is wrong in those. `known` of them are contacts already.
 
-    `opted_out` of them stay opted out, though the file doesn't say so.
+    `opted_out` of them stay opted out, though the file doesn't say so. `hints` say what else to look at.
     """
 
     encoding: str
@@ -704,6 +707,7 @@ class ImportPreview(Shown):
     duplicates: int
     known: int
     opted_out: int
+    hints: list[str] = []
 
 
 class ImportShown(Shown):

@@ -23,10 +23,12 @@ from harkara.bus.connection import Bus, Running
 from harkara.bus.schedule import Schedule
 from harkara.bus.tail import History
 from harkara.importing.encodings import shape_of
-from harkara.importing.reading import NotAFile, Reader
+from harkara.importing.hints import hints
+from harkara.importing.reading import NotAFile, Reader, columns
 from harkara.importing.rows import Batch, Meaning, batch, guarded
 from harkara.storage import importing
 from harkara.storage.storage import Storage
+from harkara.templating import used
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -226,7 +228,8 @@ async def test_a_file_makes_contacts_and_the_same_file_again_updates_them(acme: 
     assert answer.status == 200
     errors = answer.body.pop("errors")
     counts = {"created": 2, "updated": 0, "duplicates": 1, "opted_out": 0, "errors_left_out": 0}
-    assert answer.body == {**counts, "encoding": "utf-8", "delimiter": ","}
+    told_of = "other columns are attributes; in texts they are written just so, capitals too: {{ attributes.city }}"
+    assert answer.body == {**counts, "encoding": "utf-8", "delimiter": ",", "hints": [told_of]}
     assert [(error["row"], error["path"]) for error in errors] == [(4, "phone")]
     [ravi, asha] = sorted((await acme.get("/contacts"))["items"], key=lambda one: one["name"], reverse=True)
     assert (asha["name"], asha["tags"], asha["attributes"]) == ("Asha", ["new"], {"city": "Pune"})
@@ -509,6 +512,9 @@ async def test_a_preview_shows_how_a_file_would_be_read_and_stores_nothing(acme:
     [row] = shown["rows"]
     assert (row["name"], row["phone"], row["attributes"], row["tags"]) == ("Zoë", phone, {"Alter": 31}, ["a", "b"])
     assert {(error["row"], error["path"]) for error in shown["errors"]} == {(3, "phone"), (3, "attributes.Alter")}
+    encoding, attributes = shown["hints"]
+    assert "cp1252 is a guess" in encoding
+    assert attributes.endswith(": {{ attributes.Alter }}")
     assert len((await acme.get("/contacts"))["items"]) == 1
 
 
@@ -571,6 +577,27 @@ async def test_every_answer_says_how_the_file_is_read(acme: Account, monkeypatch
     large = await send(acme, file)
     assert large.status == 202
     assert read_as.items() <= large.body.items()
+
+
+async def test_what_was_guessed_and_what_columns_became_is_told(acme: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = f"name;phone;City;Größe;2nd\nJosé;{a_phone()};Pune;1;\n"
+    guessed, words, others = (await send(acme, file.encode("cp1252"))).body["hints"]
+    assert guessed.startswith("the file does not say its encoding, cp1252 is a guess: look at names with accents")
+    assert words.endswith("capitals too: {{ attributes.City }}, {{ attributes.Größe }}")
+    assert others.endswith("rename their columns, with a letter first: 2nd")
+    for how, data in (("encoding=cp1252", file.encode("cp1252")), ("", file.encode())):  # said, or certain
+        answer = await acme.call("POST", f"/contacts/import?{how}", data=data, headers={"Content-Type": "text/csv"})
+        assert answer.body["hints"] == [words, others]
+    assert (await send(acme, f"name,phone\nA,{a_phone()}\n")).body["hints"] == []
+    monkeypatch.setattr("harkara.http.contact_import.SMALL", 1)
+    large = await send(acme, file.encode("cp1252"))
+    assert (large.status, large.body["hints"]) == (202, [guessed, words, others])
+
+
+@pytest.mark.parametrize("name", ["City", "größe", "order_no"])
+def test_a_hint_names_what_texts_can_name(name: str) -> None:
+    [hint] = hints("utf-8", columns(["name", "phone", name], {}), guessed=False)
+    assert used(hint) == {f"attributes.{name}"}
 
 
 @pytest.mark.usefixtures("small_pieces")
