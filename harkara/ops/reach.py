@@ -26,7 +26,8 @@ data_option = click.option(
 #: In the data directory of a running `harkara up`, for our eyes only.
 FILE = "running.json"
 
-#: What of the settings it tells: where everything is, with the passwords in it, and what a process needs that joins in.
+#: What of the settings it tells: where everything is, with the passwords in it, and what a process needs that joins in:
+#: did it think of steps as a day apart that are an hour apart for the others, it would put them off for that long.
 TOLD = (
     "database_url",
     "database_direct_url",
@@ -38,6 +39,7 @@ TOLD = (
     "secret_key",
     "nats_partners_url",
     "nats_partners_seed",
+    "speed",
 )
 
 
@@ -66,7 +68,7 @@ def filled(settings: Settings, data: Path) -> Settings:
         with (data / FILE).open("rb") as file:
             if not _is_locked(file):
                 return settings
-            written = msgspec.json.decode(file.read(), type=dict[str, str])
+            written = msgspec.json.decode(file.read(), type=dict[str, str | float])
     except (OSError, msgspec.MsgspecError):
         return settings
     given = named(DOTENV)

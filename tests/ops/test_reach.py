@@ -41,6 +41,13 @@ def test_what_the_dotenv_file_names_goes_before_it(tmp_path: Path, monkeypatch: 
     assert (found.nats_url, found.redis_url) == ("nats://elsewhere:4222", "redis://127.0.0.1:1")
 
 
+def test_who_joins_in_goes_as_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with told(load({}, speed=3600.0), tmp_path):
+        assert filled(load({}), tmp_path).speed == 3600.0
+        monkeypatch.setenv("SPEED", "2")
+        assert filled(load(), tmp_path).speed == 2.0
+
+
 async def test_one_that_was_killed_is_no_longer_believed_and_the_next_is(tmp_path: Path) -> None:
     up = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", UP, str(tmp_path)), stdout=asyncio.subprocess.PIPE, env=environment()
