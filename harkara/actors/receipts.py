@@ -34,7 +34,7 @@ from harkara.ids import id_of
 from harkara.schemas import events
 from harkara.schemas.base import Message
 from harkara.schemas.work import Inbound
-from harkara.storage import outbox, receiving, resting, templates, usage
+from harkara.storage import enrolling, outbox, receiving, resting, templates, usage
 from harkara.storage.receiving import FORWARD, Moved, Receipt
 from harkara.storage.resting import Rest
 from harkara.storage.storage import Storage
@@ -89,6 +89,7 @@ class Receipts:
         async with self._storage.batch({d.tenant for d in batch}) as con:
             good = await recognised(con, good)
             moved = await _statuses(con, [(d, webhook.statuses) for d, webhook in good])
+            ended = await _unreachable(con, moved.values())
             await resting.rest(con, _rests(good, moved, self._speed))
             heard = await hear(con, good, moved)
             linked = await sessions(con, good)
@@ -96,7 +97,7 @@ class Receipts:
             await usage.count(con, [priced(m.tenant, m.month, m.pricing) for m in moved.values() if m.pricing])
         for tenant, sender_id in {(one.tenant, one.sender_id) for one in heard.answers}:
             self._publisher.wake(WAKE_SEND, f"{tenant} {sender_id} utility".encode())
-        if heard.later or any(webhook.templates for _, webhook in good):
+        if ended or heard.later or any(webhook.templates for _, webhook in good):
             self._publisher.wake(outbox.WAKE)
         outcomes = iter(
             _outcome(d, webhook, moved, [*chain(*news)])
@@ -162,6 +163,25 @@ async def _statuses(
         con, [_refusal(d, s, _ours(s) or known.get((d.tenant, s.wamid))) for d, s in updates if s.error_code]
     )
     return {(m.tenant, receipts[m.tenant, m.id].wamid): m for m in moved}
+
+
+async def _unreachable(con: Connection, moved: Iterable[Moved]) -> bool:
+    """End the enrolments whose messages have shown that nothing reaches their contacts. Returns whether any has ended.
+
+    As when the gateway says so at once (`sender.py:decide`): most of the time WhatsApp says it only in a status.
+    """
+    causes = {
+        (m.tenant, m.enrollment_id): m.cause
+        for m in moved
+        if m.enrollment_id and m.after == "failed" and rule_for(m.error_code or 0).unreachable
+    }
+    ended = await enrolling.unreachable(con, list(causes)) if causes else []
+    for id_, tenant, campaign_id, contact_id, reason in ended:
+        event = events.EnrollmentStopped(
+            id=str(id_), campaign_id=str(campaign_id), contact_id=str(contact_id), reason=reason
+        )
+        await outbox.put(con, tenant, event, f"{id_}.failed", causes[tenant, id_])
+    return bool(ended)
 
 
 def _refusal(d: Delivery[Inbound], status: StatusUpdate, id_: UUID | None) -> tuple[Refusal, UUID | None]:

@@ -31,7 +31,7 @@ from harkara.batching import Batcher
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Drop, Outcome, Retry
 from harkara.bus.schedule import PATIENT, Schedule
-from harkara.gateway.errors import Action, Scope
+from harkara.gateway.errors import Action
 from harkara.gateway.protocol import Accepted, Answer, Gateway, NotSent, Refused, Unknown
 from harkara.ids import id_of
 from harkara.policy.gate import (
@@ -126,8 +126,7 @@ def _refused(answer: Refused, tries: int) -> Finish | Again:
         return Again(wait, reason, answer.code)
     if rule.waits and (rule.scope in OF_NUMBERS or tries <= MOST_TRIES):
         return Again(STOPPED_WAIT, reason, answer.code)
-    stop = "unreachable" if rule.scope is Scope.RECIPIENT and not rule.marketing else None
-    return Finish("failed", reason, answer.code, stop=stop)
+    return Finish("failed", reason, answer.code, stop="unreachable" if rule.unreachable else None)
 
 
 class Judged(msgspec.Struct, frozen=True, gc=False):

@@ -63,6 +63,11 @@ class Rule:
         """How long its recipient is to be sent no more marketing; zero if it is not about that."""
         return self.delay if self.action is Action.GIVE_UP and self.scope is Scope.RECIPIENT else timedelta()
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether nothing can be sent to its recipient, so that an enrolment ends with it."""
+        return self.scope is Scope.RECIPIENT and not self.marketing
+
     def wait(self, attempt: int) -> timedelta:
         """How long to wait after the given attempt (1 is the first)."""
         seconds = self.delay.total_seconds() * self.factor ** min(attempt - 1, 64)

@@ -168,9 +168,9 @@ def _tenant(facts: Facts, message: Attempt) -> Verdict | None:
 def _enrollment(facts: Facts, message: Attempt) -> Verdict | None:
     if message.enrollment_id is None:
         return None
-    if facts.expected_message_id != message.message_id or facts.enrollment_status in (None, "completed", "failed"):
+    if facts.expected_message_id != message.message_id or facts.enrollment_status in (None, "completed"):
         return Stale()
-    if facts.enrollment_status == "stopped":
+    if facts.enrollment_status in ("stopped", "failed"):  # failed: by what a status said of an earlier message
         return Suppress(INVOICE_ENDED.get(facts.invoice_status or "", "enrollment_stopped"))
     if facts.enrollment_status == "paused" or facts.campaign_status == "paused":
         return Park()

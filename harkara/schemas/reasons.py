@@ -55,7 +55,8 @@ POLICY: Mapping[str, Words] = {
     "contact_deleted": Words("its contact was deleted before its turn came", "nothing: there is nobody to send it to"),
     "tenant_inactive": Words("this account is not active", "ask support to make it active again"),
     "enrollment_stopped": Words(
-        "its enrolment was stopped before its turn came", "nothing: a stop or a reply of the contact ends a campaign"
+        "its enrolment was stopped before its turn came",
+        "nothing: a stop, a reply or a number that nothing reaches ends a campaign",
     ),
     "goal_reached": Words(
         "the contact had done what the campaign is for", "nothing: GET the campaign's funnel counts it under `goal`"

@@ -126,6 +126,18 @@ where p.tenant_id = i.tenant_id and p.contact_id = i.contact_id and p.status in 
 returning p.id, p.tenant_id, p.campaign_id, p.contact_id, p.stopped_reason
 """
 
+#: Locked in the order of their ids, as the sender's results are.
+_UNREACHABLE = """
+with locked as (
+  select p.id from unnest($1::text[], $2::uuid[]) as i (tenant_id, id)
+  join contact_campaign_progress p on p.id = i.id and p.tenant_id || '' = i.tenant_id
+  where p.status in ('active', 'paused') order by p.id for no key update of p)
+update contact_campaign_progress p
+set status = 'failed', stopped_reason = 'unreachable', finished_at = now(), next_claim_at = null, updated_at = now()
+from locked where p.id = locked.id
+returning p.id, p.tenant_id, p.campaign_id, p.contact_id, p.stopped_reason
+"""
+
 #: How many contacts a page looks at for each that it may give: a page of what is rare is as quick as any other.
 _LOOKED_AT = 4
 
@@ -193,6 +205,14 @@ async def stop_contacts(con: Connection, stops: Sequence[tuple[str, UUID, str]])
     Returns those that ran: (id, tenant, campaign, contact, reason).
     """
     return list(await con.fetch(_STOP_CONTACTS, *map(list, zip(*stops, strict=True))))
+
+
+async def unreachable(con: Connection, enrollments: Sequence[tuple[str, UUID]]) -> list[Any]:
+    """End these (tenant, enrolment) as failed, because nothing reaches their contacts.
+
+    Returns those that ran: (id, tenant, campaign, contact, reason).
+    """
+    return list(await con.fetch(_UNREACHABLE, *map(list, zip(*enrollments, strict=True))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,16 @@ import pytest
 from enrolled import Enrolled, enrolled
 from support import NewTenant
 
+from harkara.actors.hearing import MARKETING_REFUSED
 from harkara.actors.receipts import Receipts
+from harkara.actors.sender import Finish, decide
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done
+from harkara.gateway.errors import rule_for
+from harkara.gateway.protocol import Refused
 from harkara.ids import uuid7
 from harkara.schemas.work import Inbound
-from harkara.storage.models import CategoryUsage, Message
+from harkara.storage.models import CategoryUsage, ContactCampaignProgress, Message
 from harkara.storage.storage import Storage
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -149,3 +153,58 @@ async def test_what_arrives_after_all_has_no_reason_for_waiting_any_more(
     async with storage.tenant(one.tenant):
         row = await Message.get(id=id_)
     assert [row.status, row.reason, row.error_code, row.deferred_until] == ["sent", None, None, None]
+
+
+async def of_its_enrolment(storage: Storage, one: Enrolled) -> UUID:
+    """A message of its enrolment that has left, while a second one is still to come."""
+    id_ = await sending(storage, one)
+    async with storage.tenant(one.tenant):
+        await Message.filter(id=id_).update(
+            status="sent", lane="marketing", enrollment_id=one.id, campaign_id=one.campaign, cause="enrolled"
+        )
+    return id_
+
+
+async def told_later(storage: Storage, one: Enrolled) -> list[tuple[str, str, str]]:
+    async with storage.tenant(one.tenant) as con:
+        rows = await con.fetch("select body::text, name, cause from outbox where subject like '%.evt.enrollment.%'")
+    return [(msgspec.json.decode(row[0])["reason"], row[1], row[2]) for row in rows]
+
+
+@pytest.mark.parametrize("code", [131026, 131030, 131047, 131049, 131050])
+async def test_a_status_ends_an_enrolment_as_an_answer_does(storage: Storage, new_tenant: NewTenant, code: int) -> None:
+    """Mostly WhatsApp says only in a status that it can't deliver to a number; the same row of the table decides."""
+    one, receipts = await enrolled(storage, await new_tenant()), Receipts(storage, cast("Any", Nobody()))
+    id_ = await of_its_enrolment(storage, one)
+    failed = status("failed", 1, "wamid.1", id_) | {"errors": [{"code": code, "title": "no"}]}
+    answer = decide(Refused(code, "no", "", rule_for(code)), 1)
+    assert isinstance(answer, Finish)
+    for deliveries in (1, 2):
+        await receipts.handle([webhook(one, [failed], deliveries=deliveries), webhook(one, [failed], deliveries=1)])
+        row = await one.row(storage)
+        if answer.stop:
+            assert (row.status, row.stopped_reason, row.next_claim_at) == (answer.status, answer.stop, None)
+            assert row.finished_at is not None
+            assert await told_later(storage, one) == [(answer.stop, f"{one.id}.failed", "enrolled")]
+        elif code != MARKETING_REFUSED:  # that one is an opt-out
+            assert (row.status, await told_later(storage, one)) == ("active", [])
+
+
+@pytest.mark.parametrize("ended", ["stopped", "completed"])
+async def test_what_ended_before_stays_as_it_was(storage: Storage, new_tenant: NewTenant, ended: str) -> None:
+    one, receipts = await enrolled(storage, await new_tenant()), Receipts(storage, cast("Any", Nobody()))
+    id_ = await of_its_enrolment(storage, one)
+    async with storage.tenant(one.tenant):
+        await ContactCampaignProgress.filter(id=one.id).update(status=ended, stopped_reason="opt_out", finished_at=AT)
+    await receipts.handle([webhook(one, [status("failed", 1, "wamid.1", id_)], deliveries=1)])
+    row = await one.row(storage)
+    assert (row.status, row.stopped_reason, row.finished_at) == (ended, "opt_out", AT)
+    assert await told_later(storage, one) == []
+
+
+async def test_what_arrives_after_all_ends_nothing(storage: Storage, new_tenant: NewTenant) -> None:
+    one, receipts = await enrolled(storage, await new_tenant()), Receipts(storage, cast("Any", Nobody()))
+    id_ = await of_its_enrolment(storage, one)
+    for name in ("delivered", "failed"):
+        await receipts.handle([webhook(one, [status(name, 1, "wamid.1", id_)], deliveries=1)])
+    assert (await one.row(storage)).status == "active"

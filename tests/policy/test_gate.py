@@ -85,7 +85,7 @@ def of_one_off(**changed: object) -> Facts:
         ({"message_status": "sending", "attempted_at": NOW - ATTEMPT_EXPIRES}, Ambiguous()),
         ({"enrollment_status": "stopped"}, Suppress("enrollment_stopped")),
         ({"enrollment_status": "completed"}, Stale()),
-        ({"enrollment_status": "failed"}, Stale()),
+        ({"enrollment_status": "failed"}, Suppress("enrollment_stopped")),
         ({"enrollment_status": None}, Stale()),
         ({"expected_message_id": uuid4()}, Stale()),
         ({"enrollment_status": "paused"}, Park()),
