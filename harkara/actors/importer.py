@@ -1,7 +1,7 @@
 """Stores the contacts of large files, a chunk of rows at a time.
 
 takes: `cmd.contact.import`; `work.importer.chunk`
-says: import.progressed, import.completed
+says: import.progressed, import.completed; contact.opted_out, enrollment.stopped
 retries: while the database is away
 """
 
@@ -50,18 +50,19 @@ class Importer:
             job = await importing.job(con, d.tenant, import_id)
         if job is None or job.status not in (*OPEN, "completed"):
             return Done()  # cancelled
-        counts = await self._store(d.tenant, import_id, job, number)
+        counts = await self._store(d, import_id, job, number)
         return Done(_told(d, import_id, job, number, counts))
 
-    async def _store(self, tenant: str, import_id: UUID, job: Job, number: int) -> dict[str, int]:
+    async def _store(self, d: Delivery[Any], import_id: UUID, job: Job, number: int) -> dict[str, int]:
         """Store one chunk, if it is there. Returns how far the file has come."""
+        tenant, cause = d.tenant, d.cause or d.id
         async with self._storage.tenant(tenant, job.acting) as con:
             held = await importing.job(con, tenant, import_id)
             rows = await importing.take(con, tenant, import_id, number) if held and held.status in OPEN else None
             if held is None or rows is None:
                 return (held or job).counts
             found = await asyncio.to_thread(importing.read, rows, job.meaning)
-            stored = await importing.store(con, tenant, import_id, found, len(rows))
+            stored = await importing.store(con, tenant, import_id, found, len(rows), cause)
             last = number + 1 >= job.chunks
             return await importing.note(con, tenant, import_id, held, stored, last=last)
 

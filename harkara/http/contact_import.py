@@ -92,8 +92,9 @@ async def import_csv(ctx: Context[None, ImportQuery]) -> Answer[Imported | Impor
     the same file again does no harm: what a cell leaves empty stays, and each number is one contact. Only an outright
     no as `consent` takes something away: a consent that was given before, as the audit log notes. A yes leaves an
     opt-out, and a consent that was given before, as they are; the answer counts who stays opted out. `opted_out` yes is
-    an opt-out of everything. Of two rows with the same number the first counts. A file of UTF-8 in which some rows are
-    not is UTF-8, and those are errors.
+    an opt-out of everything: as with a PATCH, what runs for the contact is stopped, and `contact.opted_out` tells it.
+    Of two rows with the same number the first counts. A file of UTF-8 in which some rows are not is UTF-8, and those
+    are errors.
     """
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
         upload = Upload(file)
@@ -237,7 +238,8 @@ async def _store_all(ctx: Context[Any, Any], source: Source) -> Imported:
     async for rows in _pieces(source):
         found = await asyncio.to_thread(importing.read, rows, source.meaning)
         async with ctx.transaction() as con:
-            done.append(await importing.store(con, ctx.tenant, import_id, found, len(rows)))
+            done.append(await importing.store(con, ctx.tenant, import_id, found, len(rows), ctx.cause))
+            ctx.telling = ctx.telling or done[-1].told
     errors: list[RowError] = [error for one in done for error in one.errors]
     return Imported(
         created=sum(one.created for one in done),

@@ -13,9 +13,12 @@ import msgspec
 
 from harkara.ids import uuid7
 from harkara.importing.reading import Column, Row
-from harkara.importing.rows import Batch, ContactRow, Meaning, batch
+from harkara.importing.rows import SOURCE, Batch, ContactRow, Meaning, batch
 from harkara.schemas.api import RowError
-from harkara.storage.opting import OUT_OF_MARKETING
+from harkara.schemas.base import Message
+from harkara.schemas.events import ContactOptedOut, EnrollmentStopped
+from harkara.storage import enrolling, outbox
+from harkara.storage.opting import EVERYTHING, OUT_OF_MARKETING
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -27,7 +30,8 @@ CHUNK_ROWS, CHUNK_CHARS = 1000, 1_000_000
 SEPARATOR = "|"
 
 #: Nothing is taken away but a consent, by an outright no: what a row leaves empty stays as it was, and an opt-out stays
-#: an opt-out. A contact that this import has written already is a repetition, and none comes back for it.
+#: an opt-out. A contact that this import has written already is a repetition, and none comes back for it. How it was
+#: before is what the statement's own snapshot still shows.
 _STORE = """
 insert into contacts (id, tenant_id, name, phone, locale, timezone, attributes, tags, opted_in_at, consent_source,
                       consent_categories, opted_out_at, opted_out_reason, import_id)
@@ -55,7 +59,9 @@ set name = excluded.name,
     import_id = excluded.import_id,
     updated_at = now()
 where contacts.import_id is distinct from excluded.import_id
-returning xmax = 0 as made, phone
+returning id, xmax = 0 as made, phone,
+          opted_out_reason = 'import' and xmax <> 0
+          and (select k.opted_out_at is null from contacts k where k.id = contacts.id) as now_out
 """.replace("{withdrawn}", "excluded.phone = any ($14::text[])")
 
 _FURTHER = "select phone, contact_id from phone_numbers where tenant_id = $1 and phone = any ($2::text[])"
@@ -80,10 +86,15 @@ class Stored:
     duplicates: int
     opted_out: int
     errors: list[RowError]
+    #: Something is in the outbox, to be told once this is committed.
+    told: bool
 
 
-async def store(con: Connection, tenant: str, import_id: UUID, found: Batch, rows: int) -> Stored:
-    """Write the good rows, in the order of their numbers so that two imports can't block each other."""
+async def store(con: Connection, tenant: str, import_id: UUID, found: Batch, rows: int, cause: str) -> Stored:
+    """Write the good rows, in the order of their numbers so that two imports can't block each other.
+
+    Whoever opts out by it hears nothing more of any campaign, and that is told, as if they had said it themselves.
+    """
     further = await con.fetch(_FURTHER, tenant, [row.phone for row in found.rows])
     owners: dict[str, Any] = {record["phone"]: record["contact_id"] for record in further}
     errors = list(found.errors)
@@ -95,9 +106,27 @@ async def store(con: Connection, tenant: str, import_id: UUID, found: Batch, row
     written = await con.fetch(_STORE, tenant, import_id, *_columns(good)) if good else []
     created = sum(record["made"] for record in written)
     repeated = found.duplicates + len(good) - len(written)
+    out_now = [record["id"] for record in written if record["now_out"]]
+    if out_now:
+        await _stop(con, tenant, import_id, out_now, cause)
     phones = {record["phone"] for record in written}
     out = await stay_opted_out(con, tenant, [row for row in good if row.phone in phones])
-    return Stored(rows, created, len(written) - created, repeated, out, sorted(errors, key=lambda error: error.row))
+    errors.sort(key=lambda error: error.row)
+    return Stored(rows, created, len(written) - created, repeated, out, errors, told=bool(out_now))
+
+
+async def _stop(con: Connection, tenant: str, import_id: UUID, contacts: Sequence[UUID], cause: str) -> None:
+    told: list[tuple[Message, str]] = [
+        (
+            ContactOptedOut(id=str(id_), reason=SOURCE, category=EVERYTHING, source=SOURCE),
+            f"{id_}.opted_out.{EVERYTHING}.{import_id}",
+        )
+        for id_ in contacts
+    ]
+    for row in await enrolling.stop_contacts(con, [(tenant, id_, "opt_out") for id_ in contacts]):
+        event = EnrollmentStopped(id=str(row[0]), campaign_id=str(row[2]), contact_id=str(row[3]), reason=row[4])
+        told.append((event, f"{row[0]}.stopped"))
+    await outbox.put_all(con, tenant, told, cause)
 
 
 def _columns(rows: Sequence[ContactRow]) -> list[list[Any]]:

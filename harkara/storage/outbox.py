@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 #: Nudges whoever publishes them.
 WAKE = "sys.wake.outbox"
 
-_PUT = "insert into outbox (id, tenant_id, subject, body, name, cause) values ($1, $2, $3, $4, $5, $6)"
+_PUT = """
+insert into outbox (id, tenant_id, subject, body, name, cause)
+select i.id, $2, i.subject, i.body, i.name, $6
+from unnest($1::uuid[], $3::text[], $4::text[], $5::text[]) as i (id, subject, body, name)
+"""
 
 _TAKE = "select tenant_id, subject, body, name, cause from app.take_outbox($1, $2)"
 
@@ -29,8 +33,20 @@ MOST_COUNTED = 10_000
 
 async def put(con: Connection, tenant: str, message: Message, name: str, cause: str) -> None:
     """Have it published if this transaction commits: at the next tick, or at once if `WAKE` nudges somebody."""
-    body = msgspec.json.encode(message).decode()
-    await con.execute(_PUT, uuid7(), tenant, message.subject_for(tenant), body, name, cause)
+    await put_all(con, tenant, [(message, name)], cause)
+
+
+async def put_all(con: Connection, tenant: str, told: Sequence[tuple[Message, str]], cause: str) -> None:
+    """The same of several, each with its name, in this order."""
+    await con.execute(
+        _PUT,
+        [uuid7() for _ in told],
+        tenant,
+        [message.subject_for(tenant) for message, _ in told],
+        [msgspec.json.encode(message).decode() for message, _ in told],
+        [name for _, name in told],
+        cause,
+    )
 
 
 async def take(con: Connection, most: int, but: Collection[str] = ()) -> list[Any]:
