@@ -20,8 +20,8 @@ from harkara.storage.models import Segment, Sender
 CONDITIONS = ("goal", "exit")
 
 
-def columns(body: NewCampaign | PatchCampaign, found: Faults) -> dict[str, Any]:
-    """The columns that a body gives, and on the way what is wrong with it."""
+def columns(body: NewCampaign | PatchCampaign, found: Faults, now: datetime) -> dict[str, Any]:
+    """The columns that a body of `now` gives, and on the way what is wrong with it."""
     given = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
     if "name" in given:
         given["name"] = found.filled("name", given["name"])
@@ -35,6 +35,7 @@ def columns(body: NewCampaign | PatchCampaign, found: Faults) -> dict[str, Any]:
     if given.get("audience") is not None:
         given["audience"] = _audience(given["audience"], found)
     if given.get("scheduled_at") is not None:
+        found.not_past("scheduled_at", given["scheduled_at"], now, "give a later time, or null to go when activated")
         given["scheduled_at"] = found.instant("scheduled_at", given["scheduled_at"])
     return given
 

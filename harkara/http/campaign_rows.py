@@ -142,9 +142,12 @@ def check_said(faults: Faults, step: CampaignStep, provider: str, *, prefix: str
         faults.content(content_of(step), complete=True, prefix=prefix, provider=provider)
 
 
-async def what_stands_in_the_way(campaign: Campaign, version_id: UUID) -> Faults:
+async def what_stands_in_the_way(campaign: Campaign, version_id: UUID, now: datetime) -> Faults:
     """All that keeps this version of a campaign from being sent."""
     faults = Faults()
+    if campaign.status == "draft" and campaign.scheduled_at is not None:  # what is live goes, however late
+        instead = "PATCH the campaign with a later time, or with null to go at once"
+        faults.not_past("scheduled_at", campaign.scheduled_at, now, instead)
     sender = await Sender.get(id=campaign.sender_id)
     if sender.status != "active":
         faults.add("sender_id", f"the sender is {sender.status}: make it active first")
@@ -153,9 +156,9 @@ async def what_stands_in_the_way(campaign: Campaign, version_id: UUID) -> Faults
         faults.add("steps", "there is none: add one with POST /campaigns/{id}/steps")
     if campaign.type == "broadcast" and len(found) > 1:
         faults.add("steps", f"there are {len(found)}: a broadcast has one, a drip campaign may have more")
-    if campaign.type == "broadcast" and any(step.delay_hours for step in found):
-        faults.add("steps[0].delay_hours", "must be 0 in a broadcast: scheduled_at says when it leaves")
     for index, step in enumerate(found):
+        if campaign.type == "broadcast" and step.delay_hours:
+            faults.add(f"steps[{index}].delay_hours", "must be 0 in a broadcast: scheduled_at says when it leaves")
         check_said(faults, step, sender.provider, prefix=f"steps[{index}].")
     faults.extend(await _misfits(sender, found))
     return faults

@@ -67,14 +67,14 @@ async def create(ctx: Context[NewCampaign, None]) -> CampaignShown:
 
 def check_new(ctx: Context[NewCampaign, None], faults: Faults, _region: str | None = None) -> dict[str, Any]:
     """The columns of a new campaign."""
-    given = columns(ctx.body, faults)
+    given = columns(ctx.body, faults, ctx.came_at)
     check_launch(given["type"], given["audience"], given["scheduled_at"], faults)
     return given
 
 
 def check_changes(ctx: Context[PatchCampaign, None], faults: Faults, _region: str | None = None) -> dict[str, Any]:
     """The columns that a change gives."""
-    return columns(ctx.body, faults)
+    return columns(ctx.body, faults, ctx.came_at)
 
 
 async def _need_audience(audience: dict[str, object] | None) -> None:
@@ -95,10 +95,16 @@ async def change(ctx: Context[PatchCampaign, None]) -> CampaignShown:
         late = [name for name in ("audience", "scheduled_at") if name in changes and campaign.launched_at is not None]
         if late:
             raise conflict(f"this broadcast was launched: {' and '.join(late)} can't change, make a new campaign")
+        waited = campaign.scheduled_at is not None and _waits_for_launch(campaign)
         if "sender_id" in changes:
             await need_sender(changes["sender_id"])
         await _need_audience(changes.get("audience"))
         await amend(campaign, changes)
+        if waited and campaign.scheduled_at is None and _waits_for_launch(campaign):
+            raise conflict(
+                "this broadcast waits for its time, and without one it would go at once: give scheduled_at another time"
+                " (for at once, what the clock says), or pause the campaign first, which holds everything back"
+            )
         if "quiet_hours" in changes:
             await deferring.look_again(con, ctx.tenant, campaign.id)
         check_launch(campaign.type, campaign.audience, campaign.scheduled_at, faults)
@@ -136,7 +142,7 @@ async def activate(ctx: Context[None, None]) -> CampaignActivated:
                 f"{'' if campaign.status == 'archived' else ', and its steps are as they were: change one first'}"
             )
         if version is not None:
-            (await what_stands_in_the_way(campaign, version)).refuse()
+            (await what_stands_in_the_way(campaign, version, ctx.came_at)).refuse()
             await renumber(con, version)
             now = ctx.door.clock()
             await CampaignVersion.filter(id=version).update(frozen_at=now)
@@ -195,6 +201,7 @@ async def resume(ctx: Context[None, None]) -> CampaignShown:
         await pausing.take_up_again(con, campaign.id)
         shown = await shown_campaign(campaign)
     ctx.when_committed(lambda: ctx.door.publisher.wake(WAKE_DUE))
+    await _launch(ctx, campaign)  # its time may have been changed meanwhile
     return shown
 
 

@@ -81,6 +81,12 @@ class Faults(list[Fault]):
             self.add(path, "must not lie in the future")
         return self.instant(path, at)
 
+    def not_past(self, path: str, at: datetime, now: datetime, instead: str) -> None:
+        """Refuse an instant so long ago that a day or a time zone must be wrong; just now is taken for now."""
+        if at < now - CLOCKS_DIFFER:
+            minutes = CLOCKS_DIFFER // timedelta(minutes=1)
+            self.add(path, f"lies more than {minutes} minutes in the past: {instead}")
+
     def instant(self, path: str, at: datetime) -> datetime:
         """An instant in UTC, where the first and the last hours of the calendar have no place."""
         try:

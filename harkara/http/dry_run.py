@@ -65,7 +65,7 @@ async def run(ctx: Context[NewDryRun, Paging]) -> DryRun:
         people, last = await _people(con, sql, values, ctx.query)
         trial = Trial(steps)
         tried = await trial.people(con, sql, values)
-        blockers = await what_stands_in_the_way(campaign, version.id)
+        blockers = await what_stands_in_the_way(campaign, version.id, ctx.came_at)
         warnings = await what_may_hold_back(campaign, version.id)
         sender = await Sender.get(id=campaign.sender_id)
         tenant = await Tenant.get(id=ctx.tenant)

@@ -12,7 +12,7 @@ import msgspec
 
 from harkara.gateway.abilities import lacks
 from harkara.http.accepting import Expected, accept
-from harkara.http.checks import CLOCKS_DIFFER, Faults
+from harkara.http.checks import Faults
 from harkara.http.contacts import region_for
 from harkara.http.context import Answer, Context
 from harkara.http.invoices import owed
@@ -155,9 +155,7 @@ def _time(ctx: Context[Any, Any], at: datetime, faults: Faults) -> datetime | No
     now = ctx.came_at
     if at > now + FURTHEST:
         faults.add("send_at", f"lies too far ahead: at most {FURTHEST.days} days from now")
-    elif at < now - CLOCKS_DIFFER:
-        minutes = CLOCKS_DIFFER // timedelta(minutes=1)
-        faults.add("send_at", f"lies more than {minutes} minutes in the past: leave it out to send now")
+    faults.not_past("send_at", at, now, "leave it out to send now")
     return faults.instant("send_at", at) if at > now else None
 
 

@@ -932,7 +932,8 @@ class NewCampaign(Body):
 
     `reentry`: whether a contact may be enrolled again once its enrolment has ended, however it did. `goal` and `exit`
     are judged when a step is about to leave, by what the contact did since it was enrolled: when one holds, nothing
-    more is sent. A broadcast has one step; its `audience` is enrolled when it is activated, or at `scheduled_at`.
+    more is sent. A broadcast has one step; its `audience` is enrolled when it is activated, or at `scheduled_at`, of
+    which the last five minutes mean now.
     `delivery` says what becomes of a message in doubt: `at_most_once` leaves it, `at_least_once` sends it once more.
     """
 
@@ -950,7 +951,10 @@ class NewCampaign(Body):
 
 
 class PatchCampaign(Body):
-    """The sender and the type can change only while the campaign is a draft, a broadcast's launch until it happens."""
+    """The sender and the type can change only while the campaign is a draft, a broadcast's launch until it happens.
+
+    An active broadcast that waits for its time can be given another one, but not none: pause it to hold it back.
+    """
 
     name: Name | UnsetType = UNSET
     sender_id: UUID | UnsetType = UNSET
