@@ -12,6 +12,9 @@ from harkara.http.campaign_rows import get_campaign, version_by_number
 from harkara.http.context import Context
 from harkara.schemas.api import Funnel, FunnelStep, FunnelTotals, FunnelVariant, VersionQuery
 
+#: All figures are of one moment, or they would disagree while messages leave. It takes no locks, and nothing waits.
+ONE_MOMENT = "set transaction isolation level repeatable read, read only"
+
 ENROLLED = """
 select count(*) as enrolled,
        count(*) filter (where status = 'active') as active,
@@ -87,6 +90,7 @@ S = TypeVar("S", bound=Struct)
 async def show(ctx: Context[None, VersionQuery]) -> Funnel:
     """How many are enrolled, and how far the messages of each step have come."""
     async with ctx.transaction() as con:
+        await con.execute(ONE_MOMENT)
         campaign = await get_campaign(ctx)
         version = await version_by_number(campaign, ctx.query.version, campaign.version_id)
         only = version.id if ctx.query.version is not None else None

@@ -13,6 +13,8 @@ from door_client import Account, in_order
 from support import until
 
 from harkara.bus.connection import Bus
+from harkara.http import funnel
+from harkara.http.campaign_rows import version_by_number
 from harkara.ids import uuid7
 from harkara.storage import pausing, templates
 from harkara.storage.models import Message
@@ -272,11 +274,11 @@ async def test_the_funnel_counts_read_as_delivered_and_delivered_as_sent(acme: A
         rows = Message.filter(campaign_id=campaign)
         await rows.filter(status="suppressed").update(reason="opted_out")
         await rows.filter(status="queued").update(reason="quiet_hours", deferred_until=ago)
-    funnel = await acme.get(f"/campaigns/{campaign}/funnel")
-    [first, second] = funnel.pop("steps")
+    counted = await acme.get(f"/campaigns/{campaign}/funnel")
+    [first, second] = counted.pop("steps")
     reasons = {"suppressed_by": {"opted_out": 1}, "deferred_by": {"quiet_hours": 1}}
     totals = {"sent": 4, "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1, "replied": 0} | reasons
-    assert funnel == {
+    assert counted == {
         "campaign_id": campaign, "version": 1, "enrolled": 6, "active": 2, "completed": 1, "stopped": 1, "failed": 1,
         "paused": 1, "goal": 0, "stopped_by": {"unknown": 1}, "totals": totals,
     }  # fmt: skip
@@ -285,6 +287,27 @@ async def test_the_funnel_counts_read_as_delivered_and_delivered_as_sent(acme: A
         "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1, "replied": 0, "variants": [], **reasons,
     }  # fmt: skip
     assert (second["name"], second["delay_hours"], second["due"], second["sent"]) == ("later", 24.0, 1, 0)
+
+
+async def test_all_figures_of_a_funnel_are_of_one_moment(
+    acme: Account, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = await acme.campaign()
+    await message(storage, acme.tenant, campaign, 0, "queued")
+
+    async def suppress() -> None:
+        async with storage.tenant(acme.tenant):
+            await Message.filter(campaign_id=campaign).update(status="suppressed", reason="opted_out")
+
+    async def meanwhile(*args: Any) -> Any:
+        await asyncio.create_task(suppress())
+        return await version_by_number(*args)
+
+    monkeypatch.setattr(funnel, "version_by_number", meanwhile)
+    [step] = (await acme.get(f"/campaigns/{campaign}/funnel"))["steps"]
+    assert (step["queued"], step["suppressed"], step["suppressed_by"]) == (1, 0, {})
+    [step] = (await acme.get(f"/campaigns/{campaign}/funnel"))["steps"]
+    assert (step["queued"], step["suppressed"], step["suppressed_by"]) == (0, 1, {"opted_out": 1})
 
 
 async def test_enrolments_are_listed_by_contact_and_status(acme: Account, storage: Storage) -> None:
