@@ -1,6 +1,7 @@
 """Enrols contacts in campaigns and stops enrolments.
 
-takes: `cmd.enrollment.start`, `.stop`, `.goal`, `.bulk`, `.launch`, `.move`; `work.enrollment.page`, `.launch`, `.move`
+takes: `cmd.enrollment.start`, `.stop`, `.goal`, `.bulk`, `.launch`, `.move`;
+       `work.enrollment.page`, `.launch`, `.move`, `.stop`
 says: enrollment.started, .refused, .stopped, .goal_reached, .bulk_completed, .moved, .completed
 retries: while the database is away
 """
@@ -46,7 +47,7 @@ from harkara.schemas.events import (
     EnrollmentStarted,
     EnrollmentStopped,
 )
-from harkara.schemas.work import EnrollPage, LaunchAudience, MovePage
+from harkara.schemas.work import EnrollPage, LaunchAudience, MovePage, StopPage
 from harkara.storage import enrolling, goals, holding, moving, segments
 from harkara.storage.auditing import Note, note
 from harkara.storage.enrolling import CampaignStart, NewEnrollment
@@ -87,6 +88,7 @@ class Enrollment:
         LaunchAudience,
         MoveEnrollments,
         MovePage,
+        StopPage,
     )
     retries: ClassVar[Schedule] = PATIENT
     batch: ClassVar[int] = 200
@@ -107,6 +109,7 @@ class Enrollment:
             LaunchAudience: _each(self._audience),
             MoveEnrollments: _each(self._move),
             MovePage: _each(self._move_page),
+            StopPage: _each(self._stop_page),
         }
 
     async def handle(self, batch: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
@@ -301,6 +304,32 @@ class Enrollment:
         contacts = {row.id: row.contact_id for row in rows}
         told = [_completed(d, m.id, contacts[m.id]) for m in done if m.step_id is None]
         return Done((*told, _after_move(d, rows[-1].id if len(rows) == PAGE else None, page.moved + len(done))))
+
+    async def _stop_page(self, d: Delivery[StopPage]) -> Outcome:
+        """An archived campaign sends nothing any more; here its enrolments end, and each is told."""
+        page, reason = d.message, "campaign_archived"
+        after = UUID(page.after) if page.after else UUID(int=0)
+        async with self._storage.batch((d.tenant,)) as con:
+            found = await enrolling.stop_page(con, d.tenant, UUID(page.campaign_id), after, reason, PAGE)
+            if count := sum(ran for _, _, ran in found):
+                what = {"campaign_id": page.campaign_id, "stopped": count}
+                await note(
+                    con, [self._noting.note(d, "stop", "enrollment", page.campaign_id, after=what, said=page.said)]
+                )
+        told = [
+            Outgoing(
+                EnrollmentStopped(id=str(id_), campaign_id=page.campaign_id, contact_id=str(contact_id), reason=reason),
+                d.tenant,
+                f"{id_}.stopped",
+                d.cause,
+            )
+            for id_, contact_id, _ in found
+        ]
+        if len(found) == PAGE:
+            last = str(found[-1][0])
+            more = msgspec.structs.replace(page, after=last)
+            told.append(Outgoing(more, d.tenant, f"{page.campaign_id}.stop.{last}", d.cause))
+        return Done(tuple(told))
 
     async def _launch(self, d: Delivery[LaunchCampaign]) -> Outcome:
         work = LaunchAudience(campaign_id=d.message.campaign_id, said=self._noting.said(d))

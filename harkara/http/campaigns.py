@@ -24,18 +24,12 @@ from harkara.http.rows import amend
 from harkara.ids import uuid7
 from harkara.schemas.api import CampaignActivated, CampaignShown, FaultShown, NewCampaign, Page, Paging, PatchCampaign
 from harkara.schemas.commands import LaunchCampaign
+from harkara.schemas.work import StopPage
 from harkara.storage import deferring, pausing
 from harkara.storage.models import Campaign, CampaignVersion
 
 #: Nudges the ticker: something became due.
 WAKE_DUE = "sys.wake.due"
-
-STOP_ALL = """
-update contact_campaign_progress
-set status = 'stopped', stopped_reason = 'campaign_archived', finished_at = now(), next_claim_at = null,
-    updated_at = now()
-where campaign_id = $1 and status in ('active', 'paused')
-"""
 
 
 async def index(ctx: Context[None, Paging]) -> Page[CampaignShown]:
@@ -206,10 +200,13 @@ async def resume(ctx: Context[None, None]) -> CampaignShown:
 
 
 async def archive(ctx: Context[None, None]) -> CampaignShown:
-    """End a campaign for good: enrolments that still run are stopped."""
+    """End a campaign for good: nothing of it leaves any more.
+
+    Enrolments that still run are stopped after that, thousands in a moment, and each is told: `enrollment.stopped`.
+    """
     async with ctx.transaction() as con:
         campaign = await get_campaign(ctx, lock=True)
         _must_be(campaign, "archived", "draft", "active", "paused")
         await amend(campaign, {"status": "archived", "status_reason": None})
-        await con.execute(STOP_ALL, campaign.id)
+        await ctx.tell(con, StopPage(campaign_id=str(campaign.id), said=ctx.acting), f"{campaign.id}.stop")
         return await shown_campaign(campaign)

@@ -171,6 +171,8 @@ def _enrollment(facts: Facts, message: Attempt) -> Verdict | None:
     if facts.expected_message_id != message.message_id or facts.enrollment_status in (None, "completed"):
         return Stale()
     if facts.enrollment_status in ("stopped", "failed"):  # failed: by what a status said of an earlier message
+        if facts.stopped_reason == "campaign_archived":
+            return Suppress("campaign_inactive")
         return Suppress(INVOICE_ENDED.get(facts.invoice_status or "", "enrollment_stopped"))
     if facts.enrollment_status == "paused" or facts.campaign_status == "paused":
         return Park()

@@ -79,6 +79,16 @@ class MovePage(Message, frozen=True):
     said: str = ""
 
 
+class StopPage(Message, frozen=True):
+    """The next page of enrolments after `after` that end with their campaign, which was archived."""
+
+    subject: ClassVar[str] = "t.{tenant}.work.enrollment.stop"
+
+    campaign_id: str
+    after: str | None = None
+    said: str = ""
+
+
 class ImportChunk(Message, frozen=True):
     """Store the next rows of a file: those with this number, counted from 0."""
 

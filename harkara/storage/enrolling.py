@@ -44,6 +44,13 @@ class NewEnrollment:
     invoice_id: UUID | None = None
 
 
+#: Held, so that none is archived while somebody is enrolled in it: whoever stops all of it then finds them. Not in the
+#: statement that reads them, which would find no steps of one that gets a new version at this moment.
+_HOLD = """
+select from unnest($1::text[], $2::uuid[]) as i (tenant_id, id)
+join campaigns c on c.id = i.id and c.tenant_id || '' = i.tenant_id for share of c
+"""
+
 _CAMPAIGNS = """
 select c.tenant_id, c.id, c.status, c.version_id, s.id, s.delay_hours
 from unnest($1::text[], $2::uuid[]) as i (tenant_id, id)
@@ -138,6 +145,21 @@ from locked where p.id = locked.id
 returning p.id, p.tenant_id, p.campaign_id, p.contact_id, p.stopped_reason
 """
 
+#: Those that were stopped for the same reason are of the page too: after a crash it finds what it is to tell again.
+_STOP_PAGE = """
+with page as materialized (
+  select p.id, p.contact_id from contact_campaign_progress p
+  where p.tenant_id = $1 and p.campaign_id = $2 and p.id > $3
+    and (p.status in ('active', 'paused') or p.stopped_reason = $4)
+  order by p.id limit $5 for no key update),
+stopped as (
+  update contact_campaign_progress p
+  set status = 'stopped', stopped_reason = $4, finished_at = now(), next_claim_at = null, updated_at = now()
+  from page where p.id = page.id and p.tenant_id || '' = $1 and p.status in ('active', 'paused')
+  returning p.id)
+select id, contact_id, id in (select id from stopped) from page order by id
+"""
+
 #: How many contacts a page looks at for each that it may give: a page of what is rare is as quick as any other.
 _LOOKED_AT = 4
 
@@ -160,8 +182,13 @@ select (select array_agg(id order by id) from found), (select id from stretch or
 
 
 async def campaigns(con: Connection, wanted: Sequence[tuple[str, UUID]]) -> dict[tuple[str, UUID], CampaignStart]:
-    """How enrolments in these (tenant, campaign) begin; one that has no steps or doesn't exist is missing."""
-    rows = await con.fetch(_CAMPAIGNS, [tenant for tenant, _ in wanted], [id_ for _, id_ in wanted])
+    """How enrolments in these (tenant, campaign) begin; one that has no steps or doesn't exist is missing.
+
+    That stays so until the transaction ends.
+    """
+    columns = [tenant for tenant, _ in wanted], [id_ for _, id_ in wanted]
+    await con.execute(_HOLD, *columns)
+    rows = await con.fetch(_CAMPAIGNS, *columns)
     return {(row[0], row[1]): CampaignStart(*row[2:]) for row in rows}
 
 
@@ -213,6 +240,17 @@ async def unreachable(con: Connection, enrollments: Sequence[tuple[str, UUID]]) 
     Returns those that ran: (id, tenant, campaign, contact, reason).
     """
     return list(await con.fetch(_UNREACHABLE, *map(list, zip(*enrollments, strict=True))))
+
+
+async def stop_page(
+    con: Connection, tenant: str, campaign_id: UUID, after: UUID, reason: str, most: int
+) -> list[tuple[UUID, UUID, bool]]:
+    """Stop the next enrolments of a campaign that run: (id, contact, whether it ran until now), in order.
+
+    Those that were stopped for this reason before are among them.
+    """
+    rows = await con.fetch(_STOP_PAGE, tenant, campaign_id, after, reason, most)
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

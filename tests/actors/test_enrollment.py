@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import pytest
 from enrolled import Enrolled, enrolled
-from support import NewTenant
+from support import NewTenant, until
 
+from harkara.actors import enrollment
 from harkara.actors.enrollment import Enrollment
 from harkara.actors.numbers import Number
 from harkara.actors.sender import Sender
@@ -22,8 +24,8 @@ from harkara.gateway.protocol import Accepted, Credentials
 from harkara.ids import uuid7
 from harkara.schemas.base import Message
 from harkara.schemas.commands import BulkEnroll, MoveEnrollments, ReachGoal, StartEnrollment, StopEnrollment
-from harkara.schemas.events import EnrollmentBulkDone
-from harkara.schemas.work import LaunchAudience
+from harkara.schemas.events import EnrollmentBulkDone, EnrollmentStopped
+from harkara.schemas.work import LaunchAudience, StopPage
 from harkara.storage import due
 from harkara.storage.models import (
     Campaign,
@@ -436,6 +438,68 @@ async def test_a_launch_waits_for_its_campaign_to_be_active_and_gives_up_without
     assert isinstance(await actor(delivery(work, one.tenant)), Retry)
     await change(storage, one, status="archived")
     assert await actor(delivery(work, one.tenant)) == Done()
+
+
+# Campaigns that end
+
+
+async def test_an_archived_campaign_stops_its_enrolments_page_by_page_and_tells_each_whatever_dies(
+    actor: Actor, storage: Storage, one: Enrolled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrollment, "PAGE", 2)
+    contacts = await people(storage, one, 6)
+    await actor.to_the_end(delivery(BulkEnroll(campaign_id=str(one.campaign), all=True), one.tenant))
+    ids = [row.id for row in sorted(await rows(storage, one), key=lambda row: row.id)]
+    async with storage.tenant(one.tenant):
+        runs = ContactCampaignProgress.filter(campaign_id=one.campaign)
+        await runs.filter(id=ids[1]).update(status="completed")
+        await runs.filter(id=ids[2]).update(status="paused")
+    await change(storage, one, status="archived")
+    work = delivery(StopPage(campaign_id=str(one.campaign)), one.tenant)
+    first = await actor(work)
+    again = await actor(work)  # the first was committed, and died before it was told
+    assert isinstance(first, Done)
+    assert [out.id for out in first.events] == [
+        f"{ids[0]}.stopped",
+        f"{ids[2]}.stopped",
+        f"{one.campaign}.stop.{ids[2]}",
+    ]
+    assert again == first
+    told = await actor.to_the_end(work)
+    assert told == ["enrollment.stopped"] * len(contacts)  # and one more was enrolled before, and one completed
+    assert isinstance(actor.last, EnrollmentStopped)
+    assert actor.last.reason == "campaign_archived"
+    now = {row.id: row for row in await rows(storage, one)}
+    assert now.pop(ids[1]).status == "completed"
+    assert {(row.status, row.stopped_reason, row.next_claim_at) for row in now.values()} == {
+        ("stopped", "campaign_archived", None)
+    }
+    assert all(row.finished_at is not None for row in now.values())
+    async with storage.tenant(one.tenant) as con:
+        noted = await con.fetch("select after from audit_log where action = 'stop' order by id")
+    assert [msgspec.json.decode(row["after"])["stopped"] for row in noted] == [2, 2, 2]
+
+
+async def test_nobody_is_enrolled_beside_the_end_of_a_campaign(
+    actor: Actor, storage: Storage, one: Enrolled, admin: asyncpg.Connection
+) -> None:
+    (contact,) = await people(storage, one, 1)
+    command = StartEnrollment(campaign_id=str(one.campaign), contact_id=str(contact))
+    async with storage.tenant(one.tenant) as con:
+        await con.execute("update campaigns set status = 'archived' where id = $1", one.campaign)
+        pid = await con.fetchval("select pg_backend_pid()")
+        enrolling = asyncio.create_task(actor.to_the_end(delivery(command, one.tenant)))
+
+        async def waits() -> bool:
+            return bool(
+                enrolling.done()
+                or await admin.fetchval(
+                    "select exists (select from pg_stat_activity where $1 = any (pg_blocking_pids(pid)))", pid
+                )
+            )
+
+        await until(waits, "the enrolment waits for the end")
+    assert await enrolling == ["enrollment.refused"]
 
 
 # Held

@@ -186,15 +186,18 @@ async def test_any_other_marketing_message_waits_in_the_broker(storage: Storage,
     assert world.taken == 2
 
 
+@pytest.mark.parametrize(
+    ("why", "reason"), [("by_hand", "enrollment_stopped"), ("campaign_archived", "campaign_inactive")]
+)
 async def test_who_stops_while_a_step_waits_stops_the_message_too(
-    storage: Storage, one: Enrolled, admin: asyncpg.Connection
+    storage: Storage, one: Enrolled, admin: asyncpg.Connection, why: str, reason: str
 ) -> None:
     await settings(storage, one, quiet_hours=around_now())
     await send(storage, World(), one)
     async with storage.batch((one.tenant,)) as con:
-        await enrolling.stop(con, [(one.tenant, one.campaign, one.contact, "by_hand")])
+        await enrolling.stop(con, [(one.tenant, one.campaign, one.contact, why)])
     stopped = await message(storage, one)
-    assert (stopped.status, stopped.reason, stopped.deferred_until) == ("suppressed", "enrollment_stopped", None)
+    assert (stopped.status, stopped.reason, stopped.deferred_until) == ("suppressed", reason, None)
     rows = await admin.fetch("select subject, body, name from outbox where tenant_id = $1", one.tenant)
     [row] = [dict(row) for row in rows]
     body = msgspec.json.decode(row.pop("body"))
@@ -209,7 +212,7 @@ async def test_who_stops_while_a_step_waits_stops_the_message_too(
         "campaign_id": str(one.campaign),
         "enrollment_id": str(one.id),
         "step": 0,
-        "reason": "enrollment_stopped",
+        "reason": reason,
     }
 
 

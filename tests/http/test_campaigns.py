@@ -16,6 +16,7 @@ from harkara.bus.connection import Bus
 from harkara.http import funnel
 from harkara.http.campaign_rows import version_by_number
 from harkara.ids import uuid7
+from harkara.schemas.work import StopPage
 from harkara.storage import pausing, templates
 from harkara.storage.models import Message
 from harkara.storage.storage import Storage
@@ -243,12 +244,17 @@ async def test_what_an_operator_has_paused_goes_on_with_it_alone(acme: Account, 
     assert (archived["status"], archived["status_reason"]) == ("archived", None)
 
 
-async def test_archiving_stops_what_still_runs(acme: Account, storage: Storage) -> None:
+async def test_archiving_has_what_still_runs_stopped_whatever_happens_to_us_then(
+    acme: Account, storage: Storage
+) -> None:
     campaign = await acme.campaign()
-    await progress(storage, acme.tenant, campaign, await acme.contact())
-    await acme.post(f"/campaigns/{campaign}/archive", status=200)
-    [one] = (await acme.get(f"/campaigns/{campaign}/enrollments"))["items"]
-    assert (one["status"], one["stopped_reason"]) == ("stopped", "campaign_archived")
+    assert (await acme.post(f"/campaigns/{campaign}/archive", status=200))["status"] == "archived"
+    async with storage.tenant(acme.tenant) as con:
+        [row] = await con.fetch("select subject, body, name from outbox")
+    assert (row["subject"], row["name"]) == (f"t.{acme.tenant}.work.enrollment.stop", f"{campaign}.stop")
+    work = msgspec.json.decode(row["body"], type=StopPage)
+    assert (work.campaign_id, work.after) == (campaign, None)
+    assert "user" in work.said
 
 
 async def test_the_funnel_counts_read_as_delivered_and_delivered_as_sent(acme: Account, storage: Storage) -> None:

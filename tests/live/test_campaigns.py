@@ -90,6 +90,20 @@ async def test_a_stopped_enrolment_says_nothing_more(live: Platform, tenant: Ten
     assert len(await live.gateway.accepted(sender["phone_number_id"])) == 4
 
 
+async def test_the_end_of_a_campaign_is_told_of_each_enrolment(live: Platform, tenant: Tenant) -> None:
+    sender = await tenant.sender()
+    campaign = await tenant.campaign(sender["id"], 0, *LATER)
+    contacts = [(await tenant.contact())["id"] for _ in range(3)]
+    ids = [(await enroll(tenant, campaign, contact))["id"] for contact in contacts]
+    async with listening(tenant) as ear:
+        await tenant.post(f"/campaigns/{campaign}/archive")
+        for id_ in ids:
+            await ear.until_heard("enrollment.stopped", id_)
+    for contact in contacts:
+        ended = await enrollment(tenant, campaign, contact)
+        assert (ended["status"], ended["stopped_reason"]) == ("stopped", "campaign_archived")
+
+
 async def test_a_paused_campaign_goes_on_where_it_stood(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
     campaign = await tenant.campaign(sender["id"], 0, *LATER)

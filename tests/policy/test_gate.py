@@ -91,6 +91,14 @@ def of_one_off(**changed: object) -> Facts:
         ({"enrollment_status": "paused"}, Park()),
         ({"campaign_status": "paused"}, Park()),
         ({"campaign_status": "archived"}, Suppress("campaign_inactive", stop="campaign_archived")),
+        (
+            {"campaign_status": "archived", "enrollment_status": "stopped", "stopped_reason": "campaign_archived"},
+            Suppress("campaign_inactive"),
+        ),
+        (
+            {"campaign_status": "archived", "enrollment_status": "stopped", "stopped_reason": "reply"},
+            Suppress("enrollment_stopped"),
+        ),
         ({"campaign_status": "paused", "enrollment_status": "stopped"}, Suppress("enrollment_stopped")),
         ({"tenant_active": False}, Park()),
         # Moved to another version's step: what it was to say is out of date. A stop comes first.
