@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -29,6 +29,10 @@ _VARIANT = {f"{digit:x}": "89ab"[digit >> 2] for digit in range(16)}
 #: Of the 74 bits that are no time, what `uuid7_beside` takes for the order: the neighbour's time without its last bits.
 #: 54 bits stay to tell a million apart that lie beside the same neighbours.
 _ORDER_BITS, _ORDER_DROPPED, _HASHED_BITS = 20, 8, 54
+
+#: Of the same 74 bits, what `uuid7_within` takes: how late something came (microseconds, up to 71 minutes), and its
+#: place among what came with it. 34 bits stay.
+_LATE_BITS, _PLACE_BITS, _REST_BITS = 32, 8, 34
 
 os.register_at_fork(after_in_child=_random.clear)
 
@@ -74,6 +78,24 @@ def uuid7_beside(neighbour: UUID, at: datetime, *parts: str) -> UUID:
     """
     order = neighbour.int >> (80 + _ORDER_DROPPED) & (1 << _ORDER_BITS) - 1
     return _assemble(_milliseconds(at), order << _HASHED_BITS | _digest(parts) & (1 << _HASHED_BITS) - 1)
+
+
+def uuid7_within(second: datetime, came: datetime, place: int, *parts: str) -> UUID:
+    """The UUIDv7 of what happened in a second of which no more is known than when we heard of it.
+
+    Those of one second sort as they came, and by `place` if they came at once. Their time is when they came if that was
+    within the second, else its last millisecond: they never leave it.
+    """
+    late = min(max((came - second) // timedelta(microseconds=1), 0), (1 << _LATE_BITS) - 1)
+    order = late << _PLACE_BITS | min(place, (1 << _PLACE_BITS) - 1)
+    hashed = _digest(parts) & (1 << _REST_BITS) - 1
+    return _assemble(_milliseconds(second) + min(late // 1000, 999), order << _REST_BITS | hashed)
+
+
+def second_of(second: datetime) -> tuple[UUID, UUID]:
+    """Before and after all UUIDv7s of the second that begins then."""
+    begin = _milliseconds(second)
+    return _assemble(begin, 0), _assemble(begin + 1000, 0)
 
 
 def uuid7_near(neighbour: UUID, at: datetime) -> UUID:

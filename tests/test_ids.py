@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from harkara.ids import time_of, uuid7, uuid7_beside, uuid7_for, uuid7_near
+from harkara.ids import second_of, time_of, uuid7, uuid7_beside, uuid7_for, uuid7_near, uuid7_within
 
 AT = datetime(2026, 3, 1, 12, 30, 15, 123000, tzinfo=UTC)
 
@@ -91,6 +91,22 @@ def test_ids_made_beside_the_same_neighbour_differ_by_their_cause() -> None:
 def test_what_every_release_makes_of_a_cause_beside_a_neighbour() -> None:
     neighbour = uuid7_for(AT, "contact")
     assert str(uuid7_beside(neighbour, AT, "acme", "1")) == "019ca960-bc53-7960-af10-5f8b6cfa9ade"
+
+
+def test_ids_within_a_second_sort_by_when_they_came_and_never_leave_it() -> None:
+    second = AT.replace(microsecond=0)
+    late = (
+        *(timedelta(microseconds=step) for step in (-5, 1, 2, 999_999, 1_000_000, 1_000_001)),
+        timedelta(minutes=70),
+    )
+    made = [uuid7_within(second, second + one, place, "x") for one in late for place in range(3)]
+    assert sorted(made) == made
+    begin, end = second_of(second)
+    assert begin < made[0] < made[-1] < end < uuid7_within(second + timedelta(seconds=1), second, 0, "x")
+    assert all((one.version, one.variant) == (7, "specified in RFC 4122") for one in made)
+    whenever = uuid7_within(second, second + timedelta(days=99), 999, "x")
+    assert made[-1] < whenever < end
+    assert time_of(uuid7_within(second, AT, 0, "x")) == AT
 
 
 def test_new_ids_near_those_of_a_bulk_sort_as_those_do() -> None:

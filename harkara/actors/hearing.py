@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from loguru import logger
 from harkara.actors.enrollment import goal_events
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.gateway.inbound import Changed, File, InboundMessage, Preference, StatusUpdate, Webhook
-from harkara.ids import uuid7, uuid7_for
+from harkara.ids import time_of, uuid7, uuid7_for, uuid7_within
 from harkara.keywords import Ask, asked
 from harkara.schemas import events
 from harkara.schemas.base import Message
@@ -74,8 +75,8 @@ async def hear(
     words = await receiving.keywords(con, {d.tenant for d, _ in spoken}) if spoken else {}
     for d, webhook in webhooks:
         said, told = _Said(con, d, words.get(d.tenant, "{}"), heard, gained), list[Outgoing]()
-        for message in webhook.messages:
-            told += await said.message(message)
+        for place, message in enumerate(webhook.messages):
+            told += await said.message(message, place)
         for preference in webhook.preferences:
             told += await said.preference(preference)
         for status in webhook.statuses:
@@ -101,12 +102,12 @@ class _Said:
     ) -> None:
         self._con, self._d, self._keywords, self._heard, self._gained = con, d, keywords, heard, gained
 
-    async def message(self, message: InboundMessage) -> list[Outgoing]:
-        """Write a message to us, and do what it asks for."""
+    async def message(self, message: InboundMessage, place: int) -> list[Outgoing]:
+        """Write a message to us, the one in this place of its webhook, and do what it asks for."""
         contact_id = await self._contact(message)
         if contact_id is None:
             return []
-        new, is_new = await self._reply(contact_id, message)
+        new, is_new = await self._reply(contact_id, message, place)
         if is_new and message.changed is not None:
             await self._renumber(contact_id, message.changed)
         event = events.ReplyReceived(
@@ -122,7 +123,7 @@ class _Said:
             told.append(await self._keep(new, message.file))
         if message.type in ASIDE:
             return told
-        return [*told, *await self._consequences(contact_id, message, is_new=is_new)]
+        return [*told, *await self._consequences(new, message, is_new=is_new)]
 
     async def _keep(self, reply: NewReply, file: File) -> Outgoing:
         """Have a file fetched before the gateway forgets it."""
@@ -188,14 +189,17 @@ class _Said:
         if stand & STOPS_CAMPAIGNS:
             await self._stop(known.id, "opt_out")
 
-    async def _reply(self, contact_id: UUID, message: InboundMessage) -> tuple[NewReply, bool]:
-        """The reply, and whether it was not there before."""
+    async def _reply(self, contact_id: UUID, message: InboundMessage, place: int) -> tuple[NewReply, bool]:
+        """The reply, and whether it was not there before.
+
+        WhatsApp tells whole seconds: those of one second are in the order in which they came, and ours among them.
+        """
         tenant, sender_id = self._d.tenant, UUID(self._d.message.sender_id)
         conversation_id = await receiving.conversation_for(
             self._con, tenant, contact_id, sender_id, message.at, uuid7()
         )
         new = NewReply(
-            uuid7_for(message.at, tenant, message.wamid),
+            uuid7_within(message.at, self._d.at, place, tenant, message.wamid),
             tenant,
             sender_id,
             contact_id,
@@ -208,19 +212,21 @@ class _Said:
             message.at,
         )
         to = await receiving.answered(self._con, new)
-        return new, await receiving.reply(self._con, new, to, reopens=message.type not in ASIDE)
+        before = await receiving.reply(self._con, new, to, reopens=message.type not in ASIDE)
+        return (new, True) if before is None else (replace(new, id=before), False)
 
-    async def _consequences(self, contact_id: UUID, message: InboundMessage, *, is_new: bool) -> list[Outgoing]:
+    async def _consequences(self, reply: NewReply, message: InboundMessage, *, is_new: bool) -> list[Outgoing]:
         """A reply stops the campaigns that say so; a request to stop stops all of them.
 
         One that is told again stops nothing that has begun since.
         """
-        told: list[Outgoing] = []
+        told, contact_id = list[Outgoing](), reply.contact_id
         ask = asked(message.said, self._keywords)
         if ask is not None:
             source = "asked" if message.type == "text" else "button"
             word = Word(ask.category, ask.out, message.at, source, message.wamid)
-            told += await self._opt(contact_id, word, message.wamid, ask, message)
+            if heard := await self._opt(contact_id, word, message.wamid):
+                told += [*heard, *await self._confirm(reply, ask, message)]
         if not is_new:
             return told
         for reached in await goals.reach_by_deed(self._con, self._d.tenant, contact_id):
@@ -229,36 +235,30 @@ class _Said:
         await self._stop(contact_id, "opt_out" if stops else "reply")
         return told
 
-    async def _opt(
-        self,
-        contact_id: UUID,
-        word: Word,
-        name: str,
-        ask: Ask | None = None,
-        message: InboundMessage | None = None,
-    ) -> list[Outgoing]:
-        """Write an opt-out or its end, tell it, and confirm it if the tenant wants that; nothing if it was known."""
+    async def _opt(self, contact_id: UUID, word: Word, name: str) -> list[Outgoing]:
+        """Write an opt-out or its end, and tell it; nothing if it was known."""
         if not await opting.hear(self._con, self._d.tenant, contact_id, word):
             return []
-        told = [self._outgoing(*opted(contact_id, word, name))]
-        if ask is not None and message is not None:
-            told += await self._confirm(contact_id, ask, message)
-        return told
+        return [self._outgoing(*opted(contact_id, word, name))]
 
-    async def _confirm(self, contact_id: UUID, ask: Ask, message: InboundMessage) -> list[Outgoing]:
-        """Answer that it was heard: the one message that may follow an opt-out, and once only."""
+    async def _confirm(self, reply: NewReply, ask: Ask, message: InboundMessage) -> list[Outgoing]:
+        """Answer that it was heard, if the tenant wants that: the one message that may follow an opt-out, once only.
+
+        In the conversation it comes after what it answers.
+        """
         keywords = msgspec.json.decode(self._keywords, type=Keywords)
         text = getattr(keywords.confirmations, ask.kind)
         to = f"+{message.phone.removeprefix('+')}" if message.phone else message.user_id
         if text is None or to is None:
             return []
-        id_, sender_id = uuid7_for(message.at, self._d.tenant, message.wamid, "heard"), self._d.message.sender_id
+        after, contact_id = time_of(reply.id) + timedelta(milliseconds=1), str(reply.contact_id)
+        id_, sender_id = uuid7_for(after, self._d.tenant, message.wamid, "heard"), self._d.message.sender_id
         content = Content(body=text)
         row = NewMessage(
             id_,
             self._d.tenant,
-            contact_id,
-            UUID(sender_id),
+            reply.contact_id,
+            reply.sender_id,
             CONFIRMED_IN,
             to,
             msgspec.json.encode(content).decode(),
@@ -272,13 +272,13 @@ class _Said:
             message_id=str(id_),
             sender_id=sender_id,
             lane=CONFIRMED_IN,
-            contact_id=str(contact_id),
+            contact_id=contact_id,
             to=to,
             due_at=self._d.at,
             content=content,
             confirms=True,
         )
-        queued = events.MessageQueued(id=str(id_), contact_id=str(contact_id), sender_id=sender_id)
+        queued = events.MessageQueued(id=str(id_), contact_id=contact_id, sender_id=sender_id)
         self._heard.answers.append(Answer(self._d.tenant, sender_id))
         return [self._outgoing(work, str(id_)), self._outgoing(queued, f"{id_}.queued")]
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from harkara.ids import uuid7
+from harkara.ids import second_of, uuid7
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -224,17 +224,23 @@ set last_inbound_at = greatest(conversations.last_inbound_at, excluded.last_inbo
 returning id
 """
 
-#: A message opens a closed conversation again; one that was written before, and is only told again, does not.
+#: A message opens a closed conversation again; one that was written before, and is only told again, does not. That it
+#: was is seen by WhatsApp's id among what was said in the same second; its conversation, which is written before, is
+#: locked meanwhile.
 _REPLY = """
-with written as (
+with before as (
+  select r.id from replies r where r.tenant_id = $2 and r.id >= $18 and r.id < $19 and r.wamid = $6 limit 1),
+written as (
   insert into replies (id, tenant_id, conversation_id, contact_id, sender_id, wamid, type, text, payload, context_wamid,
                        received_at, message_id, campaign_id, step, step_id, variant)
-  values ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10, $11, $12, $13, $14, $15, $16)
+  select $1::uuid, $2, $3::uuid, $4::uuid, $5::uuid, $6, $7, $8, $9::jsonb, $10, $11::timestamptz, $12::uuid,
+         $13::uuid, $14::int, $15::uuid, $16
+  where not exists (select from before)
   on conflict (id) do nothing returning id),
 reopened as (
   update conversations set status = 'open', closed_at = null, updated_at = now()
   where id = $3 and status <> 'open' and $17 and exists (select from written))
-select id from written
+select id from before
 """
 
 #: What a reply answers: the message that it quotes, else the last that was sent. WhatsApp tells whole seconds.
@@ -328,12 +334,12 @@ async def answered(con: Connection, new: NewReply) -> Any:
     return await con.fetchrow(_LAST_SENT, new.tenant, new.contact_id, new.received_at)
 
 
-async def reply(con: Connection, new: NewReply, to: Any = None, *, reopens: bool = True) -> bool:
-    """Write a reply, and what it answers (id, campaign, step, step's id, variant); False if it was there before.
+async def reply(con: Connection, new: NewReply, to: Any = None, *, reopens: bool = True) -> UUID | None:
+    """Write a reply, and what it answers (id, campaign, step, step's id, variant); its id if it was there before.
 
     `reopens` says that a closed conversation is open again with it.
     """
-    written = await con.fetchval(
+    before: UUID | None = await con.fetchval(
         _REPLY,
         new.id,
         new.tenant,
@@ -348,5 +354,6 @@ async def reply(con: Connection, new: NewReply, to: Any = None, *, reopens: bool
         new.received_at,
         *(to or (None,) * 5),
         reopens,
+        *second_of(new.received_at),
     )
-    return written is not None
+    return before

@@ -17,7 +17,7 @@ from support import NewTenant
 from harkara.actors.receipts import Receipts
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done
-from harkara.ids import uuid7
+from harkara.ids import time_of, uuid7
 from harkara.schemas.keywords import Category
 from harkara.schemas.work import Inbound
 from harkara.storage import holding, opting, receiving
@@ -47,12 +47,14 @@ class World:
     def tenant(self) -> str:
         return self.one.tenant
 
-    def delivery(self, *values: dict[str, Any], field: str = "messages", deliveries: int = 1) -> Delivery[Inbound]:
+    def delivery(
+        self, *values: dict[str, Any], field: str = "messages", deliveries: int = 1, came: datetime = AT
+    ) -> Delivery[Inbound]:
         changes = [{"field": field, "value": value} for value in values]
         body = json.dumps({"object": "whatsapp_business_account", "entry": [{"changes": changes}]}).encode()
         inbound = Inbound(source="whatsapp", sender_id=str(self.one.sender), body=msgspec.Raw(body))
         return Delivery(
-            inbound, self.tenant, str(uuid4()), "", 1, f"t.{self.tenant}.in.whatsapp", "INBOUND", 1, AT, deliveries
+            inbound, self.tenant, str(uuid4()), "", 1, f"t.{self.tenant}.in.whatsapp", "INBOUND", 1, came, deliveries
         )
 
     async def hears(self, *deliveries: Delivery[Inbound]) -> list[Outgoing]:
@@ -150,6 +152,49 @@ async def test_a_message_is_there_once_however_often_it_comes_and_in_the_order_o
     assert [reply.text for reply in await world.replies()] == ["3", "9"]
     async with world.storage.tenant(world.tenant):
         assert (await Conversation.get()).last_inbound_at == AT + timedelta(seconds=9)
+
+
+def line(text: str, second: int = 0) -> dict[str, Any]:
+    return said(second=second, type="text", text={"body": text})
+
+
+async def test_what_is_said_within_one_second_is_in_the_order_in_which_it_came(world: World) -> None:
+    """WhatsApp tells whole seconds. Two came in one webhook, and what is said in the next second may come before."""
+    first, *others = [world.delivery(line(f"line {n}"), came=AT + timedelta(seconds=n / 4)) for n in range(8)]
+    both = line("line 8")
+    both["messages"] += line("line 9")["messages"]
+    await world.hears(world.delivery(line("line 10", 1), came=AT + timedelta(seconds=1)))
+    await world.hears(first, *others)
+    await world.hears(world.delivery(both, came=AT + timedelta(seconds=30)))
+    replies = await world.replies()
+    assert [reply.text for reply in replies] == [f"line {n}" for n in range(11)]
+    assert {reply.received_at for reply in replies[:10]} == {AT}
+    assert [time_of(reply.id) - AT for reply in replies[:3]] == [timedelta(seconds=n / 4) for n in range(3)]
+
+
+async def test_what_comes_again_later_is_the_same_row_and_tells_the_same(world: World) -> None:
+    values = [line(f"line {n}") for n in range(3)]
+    told = await world.hears(*(world.delivery(one, came=AT + timedelta(milliseconds=5)) for one in values))
+    again = await world.hears(*(world.delivery(one, came=AT + timedelta(hours=1)) for one in reversed(values)))
+    ids = [reply.id for reply in await world.replies()]
+    assert len(ids) == 3
+    assert {one.id for one in told} == {one.id for one in again} == {f"{id_}.received" for id_ in ids}
+
+
+async def test_what_confirms_a_word_stands_behind_it(world: World) -> None:
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update tenants set keywords = $1::jsonb", '{"confirmations": {"stop": "Done"}}')
+    now = int((datetime.now(UTC) - AT).total_seconds())  # ours is written where there is room for what is new
+    stop = said(second=now, wamid="wamid.stop", type="text", text={"body": "STOP"})
+    for hours in (0, 1):  # the same webhook again confirms nothing again
+        came = AT + timedelta(seconds=now, hours=hours, milliseconds=999)
+        told = await world.hears(world.delivery(stop, came=came))
+    assert "send" in " ".join(one.message.subject for one in told)
+    [reply] = await world.replies()
+    async with world.storage.tenant(world.tenant) as con:
+        [ours] = [row[0] for row in await con.fetch("select id from messages")]
+    assert reply.id < ours
+    assert time_of(ours) - time_of(reply.id) == timedelta(milliseconds=1)
 
 
 async def test_a_reply_that_is_told_again_stops_nothing_that_began_since(world: World) -> None:
