@@ -1,14 +1,15 @@
 """Words by which people opt out of messages and in again: a whole message that is one of them, and nothing else.
 
 "STOP please don't" is a sentence, not a request, and a contact who is muted by mistake is lost, and nobody notices:
-nothing is guessed. What people type around it (case, punctuation, accents, emoji) is taken away before comparing.
+nothing is guessed. What people type around it (case, punctuation, accents, emoji) is taken away before comparing. One
+that is spelled out (S.T.O.P) or said more than once (STOP STOP) is the same word.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -33,20 +34,23 @@ ASKS: dict[Kind, Ask] = {
     "start": Ask("start", False, "all"),
 }
 
-#: The usual words, by language. The English ones are those that carriers made everybody's habit.
+#: The usual words, by language. The English ones are those that carriers made everybody's habit. What often means
+#: something else where people answer in a word is left to the tenants' own lists: `alto` is tall, `dur` hard in French.
 USUAL: dict[Kind, tuple[str, ...]] = {
     "stop": (
         "stop, stopall, stop all, please stop, stop please, unsubscribe, opt out, optout, end, quit, cancel",
-        "arrêt, arrêter, désabonner, se désabonner, désinscription",
-        "parar, pare, baja, darse de baja, cancelar, cancelar suscripción",
+        "revoke, remove me",
+        "arrêt, arrête, arrêter, arrêtez, désabonner, se désabonner, désinscription",
+        "parar, pare, baja, darse de baja, cancelar, cancelar suscripción, salir, detener",
         "sair, descadastrar, cancelar inscrição",
         "abmelden, abbestellen, stopp, annulla, disiscrivi, cancellami, afmelden, uitschrijven",
-        "berhenti, henti, wypisz, iptal, ayrıl",
+        "berhenti, henti, wypisz, iptal, ayrıl, durdur",
         "стоп, отписаться, отписка, відписатися",
         "توقف, إيقاف, إلغاء, إلغاء الاشتراك",
         "रोकें, रोको, बंद करो, बंद करें, बंद, बन्द करो, थांबवा, বন্ধ, বন্ধ করুন",
         "நிறுத்து, ఆపు, ఆపండి, ನಿಲ್ಲಿಸಿ, നിർത്തുക, બંધ કરો, ਬੰਦ ਕਰੋ",
-        "退订, 停止, 停止订阅, 取消订阅, 退訂, 配信停止, 수신거부",
+        "退订, 停止, 中止, 取消, 停止订阅, 取消订阅, 取消訂閱, 退訂, 配信停止",
+        "수신거부, 수신 거부, 해지, 구독취소, 구독 취소, หยุด, ยกเลิก",
     ),
     "stop_marketing": (
         "stop promotions, stop promotion, stop promos, stop promo, stop marketing, stop offers, no promotions, no ads",
@@ -114,7 +118,15 @@ def asked(said: Iterable[str], keywords: str = "{}") -> Ask | None:
     A button says two things: what is written on it and what it brings.
     """
     known = _known(keywords)
-    for text in said:
-        if len(text) <= _LONGEST and (found := known.get(plain(text))):
-            return found
-    return None
+    short = (text for text in said if len(text) <= _LONGEST)
+    return next((found for text in short for word in _words(text) if (found := known.get(word))), None)
+
+
+def _words(text: str) -> Iterator[str]:
+    """What of the words a whole message may be: as it is, spelled out, or said more than once."""
+    words = plain(text).split()
+    yield " ".join(words)
+    if all(len(word) == 1 for word in words):
+        yield "".join(words)
+    if len(set(words)) == 1:
+        yield words[0]

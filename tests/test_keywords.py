@@ -12,6 +12,8 @@ from harkara.schemas.keywords import Keywords
     [
         "STOP", " stop. ", "Stop!", "ｓｔｏｐ", "*STOP*", "stop 🙏🏽", "🛑 STOP 🛑", "unsubscribe", "Opt-Out",
         "बंद करो।", "Отписаться", "Arret", "ARRÊT!", "إلغاء", "الغاء", "إِلْغَاء", "stop\u200d", "退订",
+        "salir", "Detener", "取消", "中止", "해지", "수신 거부", "หยุด", "ยกเลิก", "Durdur!", "arrêtez", "revoke",
+        "S.T.O.P", "S-T-O-P!", "s t o p", "STOP STOP", "Stop! Stop!! STOP!!!", "стоп стоп", "停 止",
     ],
 )  # fmt: skip
 def test_words_that_stop_everything(text: str) -> None:
@@ -37,8 +39,9 @@ def test_words_that_start_again(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "STOP please don't", "don't stop", "the bus stop", "stop it, you're making me laugh", "s t o p", "stops", "",
-        " ", "🛑", "ok", "बद", "please don't unsubscribe me", "stop stop", "start the order", "x" * 5000,
+        "STOP please don't", "don't stop", "the bus stop", "stop it, you're making me laugh", "stops", "stopstop", "",
+        " ", "🛑", "ok", "बद", "please don't unsubscribe me", "stop start", "stop stop it", "alto", "dur",
+        "start the order", "x" * 5000,
     ],
 )  # fmt: skip
 def test_nothing_is_guessed(text: str) -> None:

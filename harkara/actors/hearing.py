@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: What answers nothing, stops nothing and opens no conversation again: a thumb up, and news of WhatsApp's own.
 ASIDE = frozenset({"reaction", "system"})
 
+#: What is tapped and not typed.
+BUTTONS = frozenset({"button", "interactive"})
+
 #: WhatsApp's refusal of marketing to somebody who turned it off there: we did not hear of it, or not yet.
 MARKETING_REFUSED = 131050
 
@@ -223,7 +226,7 @@ class _Said:
         told, contact_id = list[Outgoing](), reply.contact_id
         ask = asked(message.said, self._keywords)
         if ask is not None:
-            source = "asked" if message.type == "text" else "button"
+            source = "button" if message.type in BUTTONS else "asked"
             word = Word(ask.category, ask.out, message.at, source, message.wamid)
             if heard := await self._opt(contact_id, word, message.wamid):
                 told += [*heard, *await self._confirm(reply, ask, message)]

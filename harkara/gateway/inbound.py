@@ -30,8 +30,9 @@ class StatusUpdate(msgspec.Struct, frozen=True, gc=False):
 class InboundMessage(msgspec.Struct, frozen=True, gc=False):
     """A message a contact sent us. `phone` is E.164 without `+`; a username contact has only `user_id`.
 
-    `text` is what it says in words, `said` what may be one of the words that stop: of a button, what is written on it
-    and what it brings. `context_wamid` is the message that it quotes or reacts to. `changed` is their new number or id.
+    `text` is what it says in words, `said` what may be one of the words that stop: a text, a caption, or of a button
+    what is written on it and what it brings. `context_wamid` is the message that it quotes or reacts to. `changed` is
+    their new number or id.
     """
 
     wamid: str
@@ -331,8 +332,8 @@ def _words(kind: str, part: dict[str, Any], whole: object) -> tuple[str | None, 
             return _text(part.get("text")), ()
         case "system":
             return _text(part.get("body")), ()
-        case _:
-            return _text(part.get("caption", part.get("filename"))), ()
+        case _:  # what is written under a picture is said; how a file is called is not
+            return _text(part.get("caption", part.get("filename"))), _texts(part.get("caption"))
 
 
 def _file(part: dict[str, Any]) -> File | None:

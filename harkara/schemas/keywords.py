@@ -27,8 +27,9 @@ class Confirmations(Body):
 class Keywords(Body):
     """Words that count beside the usual ones: `stop` for everything, `stop_marketing` for marketing, `start` for both.
 
-    A message counts if it is one of them as a whole, whatever its case, punctuation, accents and emoji. `ignored` are
-    usual words that don't count here, because contacts mean something else by them; STOP itself always counts.
+    A message counts if it is one of them as a whole, whatever its case, punctuation, accents and emoji; once or
+    repeated, also as a caption. `ignored` are usual words that don't count here, because contacts mean something else
+    by them; STOP itself always counts.
     """
 
     stop: Annotated[list[Word], Meta(max_length=100)] = msgspec.field(default_factory=list[str])

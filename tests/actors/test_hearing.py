@@ -181,6 +181,17 @@ async def test_what_comes_again_later_is_the_same_row_and_tells_the_same(world: 
     assert {one.id for one in told} == {one.id for one in again} == {f"{id_}.received" for id_ in ids}
 
 
+@pytest.mark.parametrize(
+    ("of", "stops"),
+    [({"caption": "Stop!"}, True), ({"filename": "STOP"}, False), ({"caption": "at the bus stop"}, False)],
+)
+async def test_a_caption_is_said_and_a_files_name_is_not(world: World, of: dict[str, str], stops: bool) -> None:
+    told = names(await world.hears_message(type="document", document={"id": "1", "mime_type": "image/png"} | of))
+    assert ("contact.opted_out" in told) is stops
+    contact = await world.contact()
+    assert contact.opted_out_reason == ("asked" if stops else None)
+
+
 async def test_what_confirms_a_word_stands_behind_it(world: World) -> None:
     async with world.storage.tenant(world.tenant) as con:
         await con.execute("update tenants set keywords = $1::jsonb", '{"confirmations": {"stop": "Done"}}')
