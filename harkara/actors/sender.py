@@ -57,7 +57,7 @@ from harkara.schemas.work import Send
 from harkara.storage import counting, deferring, due, goals, holding, opting, resting, sending
 from harkara.storage.opting import Word
 from harkara.storage.sending import Advance, Attempt, Elsewhere, Facts, Intent, Result
-from harkara.storage.storage import Storage, is_away
+from harkara.storage.storage import Storage, is_away, reason_of
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -170,6 +170,8 @@ class Sender:
         self._storage, self._gateway, self._budgets, self._numbers = storage, gateway, budgets, numbers
         self._steps, self._wake, self._speed = Steps(storage), wake, speed
         self._unknown_wait, self._receipts_read = unknown_wait, receipts_read
+        #: The messages whose results wait for the database.
+        self._kept = set[UUID]()
         self._begin: Batcher[Attempt, Judged] = Batcher(self._begin_batch)
         self._finish: Batcher[Result, bool | Elsewhere] = Batcher(self._finish_batch)
         self._halt: Batcher[Refusal, list[UUID]] = Batcher(self._halt_batch)
@@ -469,15 +471,23 @@ class Sender:
         Returns whether its enrolment has ended with it, or where it waits for the message now.
         """
         wait = 0.05
-        while True:
-            try:
-                return await self._finish(result)
-            except Exception as error:
-                if not is_away(error):
-                    raise
-                logger.warning("message {}: its result waits for the database: {}", result.message_id, error)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, 2.0)
+        try:
+            while True:
+                try:
+                    return await self._finish(result)
+                except Exception as error:
+                    if not is_away(error):
+                        raise
+                    if not self._kept:  # once for all that wait
+                        logger.warning(
+                            "the database is away ({}): results of messages are kept, and written once it is there",
+                            reason_of(error),
+                        )
+                    self._kept.add(result.message_id)
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, 2.0)
+        finally:
+            self._kept.discard(result.message_id)
 
     async def _finish_batch(self, results: Sequence[Result]) -> list[bool | Elsewhere]:
         """Write results; the answer to each is whether its enrolment has ended with it."""

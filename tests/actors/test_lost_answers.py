@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from enrolled import Enrolled, enrolled
+from loguru import logger
 from support import Database, NewTenant
 
 from harkara.actors.numbers import Number
@@ -36,7 +38,7 @@ class Unheard(Storage):
             yield con
             if self.before:
                 self.before -= 1
-                raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+                raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle\nDETAIL:  of operation")
         if self.after:
             self.after -= 1
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
@@ -78,10 +80,13 @@ async def unheard(database: Database) -> AsyncGenerator[Unheard]:
     await opened.close()
 
 
-async def _send(world: World, one: Enrolled) -> Outcome:
+def _sender(world: World) -> Sender:
     parts: Any = world
-    actor = Sender(world.storage, parts, parts, parts, lambda: None)
-    now = datetime.now(UTC)
+    return Sender(world.storage, parts, parts, parts, lambda: None)
+
+
+async def _send(world: World, one: Enrolled, actor: Sender | None = None) -> Outcome:
+    actor, now = actor or _sender(world), datetime.now(UTC)
     delivery: Delivery[Send] = Delivery(one.work(), one.tenant, "id", "cause", 1, "subject", "SEND", 1, now, 1)
     (outcome,) = await actor.handle([delivery])
     return outcome
@@ -116,6 +121,37 @@ async def test_an_intent_that_was_not_written_is_tried_again(unheard: Unheard, n
 async def test_a_result_is_written_and_told_whole(unheard: Unheard, new_tenant: NewTenant, when: str) -> None:
     one, world = await enrolled(unheard, await new_tenant()), World(unheard, at_result=when)
     await _is_done(world, one, await _send(world, one))
+
+
+async def test_an_outage_is_told_once_for_all_results_that_wait_for_its_end(
+    unheard: Unheard, new_tenant: NewTenant
+) -> None:
+    class Crowd(World):
+        left = asyncio.Event()
+
+        async def send(self, *_: Any, **__: Any) -> Accepted:
+            self.taken += 1
+            if self.taken == len(all_):
+                self.storage.before = 3 * len(all_)
+                self.left.set()
+            await self.left.wait()
+            return Accepted(f"wamid.{self.taken}")
+
+    all_ = [await enrolled(unheard, await new_tenant()) for _ in range(4)]
+    world, lines = Crowd(unheard), list[str]()
+    actor = _sender(world)
+    sink = logger.add(lambda line: lines.append(str(line).strip()), format="{message}", level="WARNING")
+    try:
+        outcomes = await asyncio.gather(*(_send(world, one, actor) for one in all_))
+        assert all(isinstance(outcome, Done) for outcome in outcomes)
+    finally:
+        logger.remove(sink)
+    assert unheard.before == 0
+    assert lines == [
+        "the database is away (connection was closed in the middle): results of messages are kept, and written once it"
+        " is there"
+    ]
+    assert {(await one.row(unheard)).status for one in all_} == {"completed"}
 
 
 async def test_a_number_that_is_held_for_long_fails_nothing(unheard: Unheard, new_tenant: NewTenant) -> None:
