@@ -2,7 +2,8 @@
 
 First a row is committed that reserves the key; ids of commands come from that row's own, so that a command which was
 stored just before everything died is stored again as the same. Then one transaction locks the row, holds all that the
-handler writes, and the answer: they are committed together or not at all. Whoever comes meanwhile waits.
+handler writes, and the answer: they are committed together or not at all. Whoever comes meanwhile waits. Who prefers to
+wait for an outcome does so after that: what is kept, and told again, is the answer from before it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ nothing to choose. A path with a slash too many does not exist (404), a method t
 **Writes that the bus carries out** answer 202 once they are stored for good, and `Location` says where to look. With
 `Prefer: wait=5` the answer waits up to so many seconds for the outcome.
 
-**Repeating** a POST with the same `Idempotency-Key` and body within 24 hours gives the first answer again.
+**Repeating** a POST with the same `Idempotency-Key` and body within 24 hours gives the first answer again;
+where that waited for an outcome, the 202 from before the outcome: `Location` says where to look.
 
 **Too much** is 429, **a server away** 503; both say in `Retry-After` when to try again.
 """.strip()
@@ -110,7 +111,8 @@ PARAMETERS: dict[str, Schema] = {
     "IdempotencyKey": {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "The same key and body within 24 hours give the first answer again.",
+        "description": "The same key and body within 24 hours give the first answer again; where that waited for an"
+        " outcome, the 202 from before it.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
         "example": "order-4711",
     },
