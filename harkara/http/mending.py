@@ -6,7 +6,7 @@ What is mended is never used but to look for further faults, so that all can be 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, Literal, cast, get_args, get_origin
@@ -65,19 +65,27 @@ class Mending:
                 if not _is_tagged_otherwise(given, one):
                     return self._object(given, one, path)
             elif isinstance(value, dict) and get_origin(one) is dict:
-                given, of = cast("dict[str, object]", value), get_args(one)[1]
+                given, (names, of) = cast("dict[str, object]", value), get_args(one)
+                if get_origin(names) is Literal:
+                    given = self._known(given, get_args(names), path)
                 return {name: self.mend(item, of, joined(path, name)) for name, item in given.items()}
             elif isinstance(value, list) and get_origin(one) is list:
                 items, of = cast("list[object]", value), get_args(one)[0]
                 return [self.mend(item, of, f"{path}[{index}]") for index, item in enumerate(items)]
         return stand_in(type_)
 
+    def _known(
+        self, value: dict[str, object], names: Collection[str], path: str, but: str | None = None
+    ) -> dict[str, object]:
+        """What has one of these names, or `but`; each other one is a fault."""
+        possible = f"possible are {', '.join(names)}" if names else "no body is needed"
+        unknown = [name for name in value if name not in names and name != but]
+        self.faults += [(joined(path, name), f"is unknown here: {possible}") for name in unknown]
+        return {name: item for name, item in value.items() if name not in unknown}
+
     def _object(self, value: dict[str, object], type_: type[msgspec.Struct], path: str) -> msgspec.Struct:
         fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
-        for name in value:
-            if name not in fields and name != type_.__struct_config__.tag_field:
-                known = f"possible are {', '.join(fields)}" if fields else "no body is needed"
-                self.faults.append((joined(path, name), f"is unknown here: {known}"))
+        self._known(value, fields, path, but=type_.__struct_config__.tag_field)
         mended: dict[str, object] = {}
         for name, field in fields.items():
             if name in value:

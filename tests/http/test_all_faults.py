@@ -95,6 +95,15 @@ async def test_changes_and_steps_are_looked_through_too(acme: Account) -> None:
     assert set(answer.is_problem(422).faults()) == {"all"}
 
 
+async def test_the_names_that_a_map_may_have_are_told(acme: Account) -> None:
+    body = {"opt_outs": {"nonsense": True, "marketing": "yes", "utility": False}}
+    answer = await acme.call("PATCH", f"/contacts/{uuid4()}", body=body)
+    assert answer.is_problem(422).faults() == {
+        "opt_outs.nonsense": "is unknown here: possible are all, marketing, utility, otp",
+        "opt_outs.marketing": "must be a boolean (true or false)",
+    }
+
+
 async def test_nothing_is_stored_of_what_was_mended(acme: Account) -> None:
     (await acme.call("POST", "/contacts", body={"name": 5, "phone": a_phone()})).is_problem(422)
     (await acme.call("POST", "/segments", body={"name": 5, "condition": {"type": "tag", "tag": "x"}})).is_problem(422)
