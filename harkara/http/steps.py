@@ -22,7 +22,7 @@ from harkara.http.context import Context
 from harkara.http.problems import conflict
 from harkara.http.rows import amend
 from harkara.ids import uuid7
-from harkara.schemas.api import NewStep, Page, PatchStep, StepQuery, StepShown
+from harkara.schemas.api import FaultShown, NewStep, Page, PatchStep, StepQuery, StepShown
 from harkara.schemas.content import Content
 from harkara.schemas.variants import Variant
 from harkara.storage.models import Campaign, CampaignStep, CampaignVersion
@@ -150,7 +150,12 @@ async def _changed(con: Connection, editing: Editing, step: CampaignStep) -> Ste
     if not editing.live:
         return _shown(step, editing.number)
     running = await running_on_earlier(con, editing.campaign.id, editing.version)
-    return msgspec.structs.replace(_shown(step, editing.number), running_on_earlier=running)
+    current = (await CampaignVersion.get(id=editing.campaign.version_id)).number
+    still = (
+        f"is a draft: version {current} is what is sent until POST /campaigns/{{id}}/activate puts this one in place"
+    )
+    warnings = [FaultShown(path="version", message=still)]
+    return msgspec.structs.replace(_shown(step, editing.number), running_on_earlier=running, warnings=warnings)
 
 
 async def _edit(ctx: Context[Any, Any]) -> Editing:

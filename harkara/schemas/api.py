@@ -1057,7 +1057,8 @@ class PatchStep(Body):
 class StepShown(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A step; `position` counts from 0 in the order of the delays.
 
-    The answer to a change of a live campaign says how many run on its earlier versions, which the change is not for.
+    The answer to a change of a live campaign says how many run on its earlier versions, which the change is not for,
+    and warns that nothing of it is sent before the campaign is activated again.
     """
 
     id: UUID
@@ -1074,6 +1075,7 @@ class StepShown(Struct, frozen=True, kw_only=True, omit_defaults=True):
     interactive: dict[str, Any] | UnsetType = UNSET
     variants: list[dict[str, Any]] | UnsetType = UNSET
     running_on_earlier: int | UnsetType = UNSET
+    warnings: list[FaultShown] | UnsetType = UNSET
 
 
 class FunnelVariant(Shown):

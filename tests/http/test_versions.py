@@ -42,8 +42,10 @@ async def test_a_live_campaign_is_edited_in_a_draft_that_activating_puts_in_plac
     first, second = (await acme.get(f"{path}/steps"))["items"]
     changed = (await acme.call("PATCH", f"{path}/steps/{first['id']}", body={"body": "a2"})).body
     assert (changed["version"], changed["body"], changed["running_on_earlier"]) == (2, "a2", 2)
+    still = "is a draft: version 1 is what is sent until POST /campaigns/{id}/activate puts this one in place"
+    assert changed["warnings"] == [{"path": "version", "message": still}]
     added = await acme.post(f"{path}/steps", {"delay_hours": 48, "body": "c"})
-    assert (added["version"], added["position"]) == (2, 2)
+    assert (added["version"], added["position"], len(added["warnings"])) == (2, 2, 1)
     # The id of any version names the step, and the draft's own works too.
     assert (await acme.call("PATCH", f"{path}/steps/{changed['id']}", body={"body": "a3"})).status == 200
     assert (await acme.call("DELETE", f"{path}/steps/{second['id']}")).status == 204
