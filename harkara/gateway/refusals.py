@@ -37,7 +37,7 @@ def case(status: int, says: str, rule: Rule) -> Case:
 
 def stop(title: str) -> Rule:
     """The message waits and its number is paused until a person has acted."""
-    return Rule(Action.STOP, Scope.NUMBER, title, alert=True)
+    return Rule(Action.STOP, Scope.NUMBER, title, alert=True, waits=True)
 
 
 def wait(title: str, seconds: float) -> Rule:

@@ -7,7 +7,10 @@ import pytest
 from harkara.actors.sender import MOST_TRIES, STOPPED_WAIT, UNREACHABLE_CEILING, Again, Finish, decide
 from harkara.app import GATEWAY_ANSWER, GATEWAY_CONNECT
 from harkara.gateway.errors import RULES, Action, rule_for
+from harkara.gateway.evolution import REFUSALS as EVOLUTION_REFUSALS
 from harkara.gateway.protocol import Accepted, NotSent, Refused, Unknown
+from harkara.gateway.refusals import Case
+from harkara.gateway.waha import REFUSALS as WAHA_REFUSALS
 from harkara.policy.gate import ATTEMPT_EXPIRES
 
 
@@ -49,6 +52,13 @@ def test_every_refusal_ends_or_waits_as_its_rule_says(code: int) -> None:
             assert decision.after == STOPPED_WAIT
         case Action.STOP:
             assert isinstance(decision, Finish)
+
+
+@pytest.mark.parametrize("row", [*EVOLUTION_REFUSALS, *WAHA_REFUSALS])
+def test_what_waits_until_a_person_has_acted_never_fails_at_any_gateway(row: Case) -> None:
+    answer = Refused(row.status, row.rule.title, "details", row.rule)
+    if row.rule.action is Action.STOP:
+        assert decide(answer, 100) == Again(STOPPED_WAIT, f"{row.rule.title}: details", row.status)
 
 
 def test_a_limit_of_the_number_holds_the_number_and_a_limit_of_a_pair_does_not() -> None:
