@@ -20,7 +20,7 @@ from loguru import logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from harkara.actors.budget_script import KINDS, SLOW, TAKE
+from harkara.actors.budget_script import HOLD_PAIR, KINDS, SLOW, TAKE
 from harkara.measures import LONG_BOUNDS, Timings
 from harkara.schemas.commands import LANES
 from harkara.storage import redis_keys
@@ -82,6 +82,7 @@ class Budgets:
         self._redis, self._clock = redis, clock
         self._turns = Timings(LONG_BOUNDS) if turns is None else turns
         self._script, self._slower = redis.register_script(TAKE), redis.register_script(SLOW)
+        self._pair_rests = redis.register_script(HOLD_PAIR)
         self._numbers: dict[str, _Number] = {}
 
     async def acquire(self, sender_id: str, rate: float, lane: str, spending: Spending = NOTHING) -> Denied | None:
@@ -115,9 +116,12 @@ class Budgets:
         await self._tell(self._slower(keys=[f"slow:{sender_id}"], args=[int(self._clock() * 1e6)]))
 
     async def hold_pair(self, sender_id: str, to: str, seconds: float) -> None:
-        """Nothing goes from this number to this phone for that long; to others it does."""
-        free = int((self._clock() + seconds) * 1e6)
-        await self._tell(self._redis.set(f"pair:{sender_id}:{to}", f"0 99 {free}", px=int(seconds * 1000) + 1))
+        """Nothing goes from this number to this phone for that long, or for what it owes if that is longer.
+
+        To others it does.
+        """
+        now = int(self._clock() * 1e6)
+        await self._tell(self._pair_rests(keys=[f"pair:{sender_id}:{to}"], args=[now, int(seconds * 1e6)]))
 
     async def pace(self, template: str, per_s: float, seconds: float) -> None:
         """Send a template so slowly for that long: WhatsApp still watches how people take it."""

@@ -142,3 +142,11 @@ local slower = string.format('%.3f %.0f', math.max({SLOWEST}, factor * {SLOWER})
 redis.call('SET', KEYS[1], slower, 'PX', {RECOVERS_US // 1000})
 return 1
 """
+
+#: pair:<sender>:<phone>, now, for how long: nothing goes to it, and nothing is borrowed. What is owed is not forgiven.
+HOLD_PAIR = """
+local now, known = tonumber(ARGV[1]), redis.call('GET', KEYS[1])
+local free = math.max(now + ARGV[2], known and tonumber(string.match(known, '%d+ %d+ (%d+)')) or 0)
+redis.call('SET', KEYS[1], string.format('0 99 %.0f', free), 'PX', string.format('%.0f', (free - now) / 1000 + 1))
+return free
+"""

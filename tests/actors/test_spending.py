@@ -88,6 +88,19 @@ async def test_a_number_without_the_rule_is_only_held_where_it_was_told_to_wait(
     assert await bank.reason() is None
 
 
+async def test_whom_whatsapp_finds_written_to_too_fast_is_not_forgiven_what_is_owed(bank: Bank) -> None:
+    for _ in range(20):
+        assert await bank.ask(paired=True) is None
+    await bank.budgets[0].hold_pair(bank.number, "+911", 1)
+    denied = await bank.ask(paired=True)
+    assert denied is not None  # neither is more borrowed within the same six seconds
+    assert timedelta(seconds=110) < denied.after < timedelta(seconds=125)
+    await bank.budgets[1].hold_pair(bank.number, "+911", 256)
+    denied = await bank.ask(paired=True)
+    assert denied is not None
+    assert denied.after > timedelta(seconds=250)
+
+
 async def test_a_portfolio_writes_first_to_so_many_people_a_day(bank: Bank) -> None:
     users = {"portfolio": uuid4().hex, "daily": 3}
     for phone in ("+911", "+912", "+913", "+911"):
