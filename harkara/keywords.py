@@ -2,7 +2,8 @@
 
 "STOP please don't" is a sentence, not a request, and a contact who is muted by mistake is lost, and nobody notices:
 nothing is guessed. What people type around it (case, punctuation, accents, emoji) is taken away before comparing. One
-that is spelled out (S.T.O.P) or said more than once (STOP STOP) is the same word.
+that is spelled out (S.T.O.P) or said more than once (STOP STOP) is the same word. What is tapped and not typed counts
+only if it means nothing else: "Cancel" on a button cancels what the message is about.
 """
 
 from __future__ import annotations
@@ -65,6 +66,14 @@ USUAL: dict[Kind, tuple[str, ...]] = {
     ),
 }
 
+#: Of the usual words those that, on a button or in a list, are mostly an answer to something else.
+AMBIGUOUS = (
+    "end, quit, cancel, revoke, remove me, baja, cancelar, salir, sair, annulla, iptal, ayrıl, إلغاء, बंद करो, बंद करें",
+    "बंद, बन्द करो, বন্ধ, বন্ধ করুন, બંધ કરો, ਬੰਦ ਕਰੋ, 中止, 取消, 해지, ยกเลิก",
+    "start, resume, reprendre, reanudar, alta, retomar, assinar, anmelden, fortsetzen, mulai, başlat, старт, ابدأ",
+    "शुरू करें, शुरू करो, चालू करो, चालू करें, শুরু, தொடங்கு, 恢复",
+)
+
 #: What no tenant can switch off: the word that everybody knows.
 ALWAYS = frozenset({"stop"})
 
@@ -98,13 +107,14 @@ def _plain(words: Iterable[str]) -> list[str]:
 _USUAL: dict[str, Ask] = {
     word: ASKS[kind] for kind, lines in USUAL.items() for line in lines for word in _plain(line.split(","))
 }
+_AMBIGUOUS = frozenset(word for line in AMBIGUOUS for word in _plain(line.split(",")))
 
 
 @lru_cache(maxsize=1024)
-def _known(keywords: str) -> dict[str, Ask]:
-    """All the words of a tenant, by its settings as JSON."""
+def _known(keywords: str, tapped: bool) -> dict[str, Ask]:
+    """All the words of a tenant that count when typed or tapped, by its settings as JSON."""
     own = msgspec.json.decode(keywords, type=Keywords)
-    ignored = set(_plain(own.ignored)) - ALWAYS
+    ignored = set(_plain(own.ignored)) - ALWAYS | (_AMBIGUOUS if tapped else frozenset())
     known = {word: ask for word, ask in _USUAL.items() if word not in ignored}
     known |= dict.fromkeys(_plain(own.start), ASKS["start"])
     known |= dict.fromkeys(_plain(own.stop_marketing), ASKS["stop_marketing"])
@@ -112,12 +122,12 @@ def _known(keywords: str) -> dict[str, Ask]:
     return known
 
 
-def asked(said: Iterable[str], keywords: str = "{}") -> Ask | None:
+def asked(said: Iterable[str], keywords: str = "{}", *, tapped: bool = False) -> Ask | None:
     """What a message asks for, if any of what it says is one of the words; `keywords` are the tenant's, as JSON.
 
-    A button says two things: what is written on it and what it brings.
+    A button says two things: what is written on it and what it brings. `tapped` says that it is one, or a list's row.
     """
-    known = _known(keywords)
+    known = _known(keywords, tapped)
     short = (text for text in said if len(text) <= _LONGEST)
     return next((found for text in short for word in _words(text) if (found := known.get(word))), None)
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from harkara.keywords import ALWAYS, ASKS, USUAL, asked, plain
+from harkara.keywords import ALWAYS, AMBIGUOUS, ASKS, USUAL, asked, plain
 from harkara.schemas.keywords import Keywords
 
 
@@ -52,6 +52,29 @@ def test_a_button_says_what_is_written_on_it_and_what_it_brings() -> None:
     assert asked(["Not now", "STOP"]) is not None
     assert asked(["Stop promotions", "button-7"]) is not None
     assert asked(["Not now", "button-7"]) is None
+
+
+@pytest.mark.parametrize(
+    "said", [["Cancel", "appt_cancel_17"], ["End date", "end"], ["Quit", "no"], ["取消"], ["Start"]]
+)
+def test_a_button_that_may_mean_something_else_asks_for_nothing(said: list[str]) -> None:
+    assert asked(said, tapped=True) is None
+
+
+@pytest.mark.parametrize(
+    "said", [["Stop", "7"], ["Not now", "UNSUBSCRIBE"], ["Opt out"], ["Abmelden"], ["Отписаться"], ["Stop promotions"]]
+)
+def test_a_button_that_means_nothing_else_counts(said: list[str]) -> None:
+    ask = asked(said, tapped=True)
+    assert ask is not None
+    assert ask.out
+
+
+def test_what_is_ambiguous_on_a_button_is_a_usual_word_and_counts_when_typed() -> None:
+    for word in (word for line in AMBIGUOUS for word in line.split(",")):
+        assert asked([word]) is not None, word
+        assert asked([word], tapped=True) is None, word
+    assert asked(["cancel"], own(stop=["Cancel"]), tapped=True) == ASKS["stop"], "the tenant says so"
 
 
 def own(**words: list[str]) -> str:

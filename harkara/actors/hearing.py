@@ -199,7 +199,7 @@ class _Said:
         """
         tenant, sender_id = self._d.tenant, UUID(self._d.message.sender_id)
         conversation_id = await receiving.conversation_for(
-            self._con, tenant, contact_id, sender_id, message.at, uuid7()
+            self._con, tenant, contact_id, sender_id, message.at, uuid7(), wrote=message.type != "system"
         )
         new = NewReply(
             uuid7_within(message.at, self._d.at, place, tenant, message.wamid),
@@ -224,9 +224,10 @@ class _Said:
         One that is told again stops nothing that has begun since.
         """
         told, contact_id = list[Outgoing](), reply.contact_id
-        ask = asked(message.said, self._keywords)
+        tapped = message.type in BUTTONS
+        ask = asked(message.said, self._keywords, tapped=tapped)
         if ask is not None:
-            source = "button" if message.type in BUTTONS else "asked"
+            source = "button" if tapped else "asked"
             word = Word(ask.category, ask.out, message.at, source, message.wamid)
             if heard := await self._opt(contact_id, word, message.wamid):
                 told += [*heard, *await self._confirm(reply, ask, message)]

@@ -28,7 +28,8 @@ class Keywords(Body):
     """Words that count beside the usual ones: `stop` for everything, `stop_marketing` for marketing, `start` for both.
 
     A message counts if it is one of them as a whole, whatever its case, punctuation, accents and emoji; once or
-    repeated, also as a caption. `ignored` are usual words that don't count here, because contacts mean something else
+    repeated, also as a caption. On a button or in a list usual words that may answer something else (Cancel, End) don't
+    count; a tenant's own do. `ignored` are usual words that don't count here, because contacts mean something else
     by them; STOP itself always counts.
     """
 

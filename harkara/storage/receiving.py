@@ -319,10 +319,14 @@ async def renumber(
 
 
 async def conversation_for(
-    con: Connection, tenant: str, contact_id: UUID, sender_id: UUID, at: datetime, new_id: UUID
+    con: Connection, tenant: str, contact_id: UUID, sender_id: UUID, at: datetime, new_id: UUID, *, wrote: bool = True
 ) -> UUID:
-    """The conversation of a contact with a number, begun if need be."""
-    return UUID(str(await con.fetchval(_CONVERSATION, new_id, tenant, contact_id, sender_id, at, uuid7(at))))
+    """The conversation of a contact with a number, begun if need be.
+
+    `wrote` says that the contact did something itself, which opens the 24-hour window (`policy/window.py`).
+    """
+    inbound = at if wrote else None
+    return UUID(str(await con.fetchval(_CONVERSATION, new_id, tenant, contact_id, sender_id, inbound, uuid7(at))))
 
 
 async def answered(con: Connection, new: NewReply) -> Any:

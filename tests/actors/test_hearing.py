@@ -239,6 +239,28 @@ async def test_a_thumb_up_stops_nothing_and_opens_nothing(world: World) -> None:
         assert (await Conversation.get()).status == "closed"
 
 
+async def test_news_of_whatsapps_own_opens_no_window_and_a_thumb_up_does(world: World) -> None:
+    async def wrote_at() -> datetime | None:
+        async with world.storage.tenant(world.tenant):
+            return (await Conversation.get()).last_inbound_at
+
+    news: dict[str, Any] = {"type": "system", "system": {"type": "customer_identity_changed", "body": "…"}}
+    await world.hears_message(**news)
+    assert await wrote_at() is None
+    await world.hears_message(second=5, type="reaction", reaction={"message_id": "wamid.1", "emoji": "👍"})
+    assert await wrote_at() == AT + timedelta(seconds=5)
+    await world.hears_message(second=9, **news)
+    assert await wrote_at() == AT + timedelta(seconds=5)
+
+
+async def test_a_tap_on_a_button_that_cancels_something_else_is_no_opt_out(world: World) -> None:
+    chosen = {"type": "button_reply", "button_reply": {"id": "appt_cancel_17", "title": "Cancel"}}
+    assert names(await world.hears_message(type="interactive", interactive=chosen)) == ["reply.received"]
+    row = {"type": "list_reply", "list_reply": {"id": "end", "title": "End date"}}
+    assert names(await world.hears_message(second=5, type="interactive", interactive=row)) == ["reply.received"]
+    assert (await world.contact()).opted_out_at is None
+
+
 async def test_a_new_number_is_the_same_person(world: World) -> None:
     new = {"type": "user_changed_number", "wa_id": "919812345678", "body": "…"}
     await world.hears_message(type="system", system=new)
