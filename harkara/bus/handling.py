@@ -21,6 +21,7 @@ from harkara.bus.errors import Full, Unavailable
 from harkara.bus.intake import Intake, Raw, Undecodable
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done, Drop, Outcome, Retry
+from harkara.bus.schedule import Schedule
 from harkara.bus.settle import UNCOUNTED_NAKS, Acked, Clock, Send, Settler, Verdict, jittered
 from harkara.log import about
 from harkara.measures import Tally
@@ -39,6 +40,15 @@ INFRASTRUCTURE: tuple[type[BaseException], ...] = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
 )
+#: An exception of these kinds says that the database refuses what is written, and always will. What the driver can't
+#: encode is an InterfaceError and a ValueError (`refuses`).
+REFUSED: tuple[type[BaseException], ...] = (
+    asyncpg.DataError,
+    asyncpg.CheckViolationError,
+    asyncpg.NotNullViolationError,
+)
+#: So often it is tried all the same: while versions change, the next attempt may be a newer program's.
+TRIES_OF_REFUSED = 3
 #: How asyncpg says that of a connection.
 _LOST = ("clos", "released back to the pool")
 #: A handler that takes longer is cancelled, and its deliveries are retried.
@@ -186,13 +196,15 @@ class Handling:
             about.reset(here)
         return [(await self._outcomes([delivery]))[0] for delivery in batch]
 
-    def _failed(self, delivery: Delivery[Any], error: Exception) -> Retry:
+    def _failed(self, delivery: Delivery[Any], error: Exception) -> Outcome:
         reason = brief(error)
         log = logger.bind(**of_delivery(self.actor.name, delivery))
         if is_infrastructure(error):
             log.warning("Waiting for what is away: {}", reason)
             return Retry(reason, counts=False)
         log.opt(exception=error).error("Handling failed")  # its text may repeat what it stumbled over
+        if refuses(error) and delivery.attempt >= TRIES_OF_REFUSED:
+            return Drop(f"the database refused it {delivery.attempt} times, and would again: {reason}")
         return Retry(reason)
 
 
@@ -258,6 +270,23 @@ def is_infrastructure(error: BaseException) -> bool:
             return True
         seen = seen.__cause__
     return False
+
+
+def refuses(error: BaseException) -> bool:
+    """Whether the exception, or one that caused it, says that the database will never take this."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, REFUSED) or (isinstance(seen, asyncpg.InterfaceError) and isinstance(seen, ValueError)):
+            return True
+        seen = seen.__cause__
+    return False
+
+
+def gives_up(error: BaseException, attempt: int, retries: Schedule) -> bool:
+    """Whether a message that failed so in this attempt, handled alone, becomes a dead letter."""
+    if is_infrastructure(error):
+        return False
+    return retries.after(attempt) is None or (refuses(error) and attempt >= TRIES_OF_REFUSED)
 
 
 def _says_lost(error: BaseException) -> bool:

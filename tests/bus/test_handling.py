@@ -13,9 +13,10 @@ from bus.actors import Clerk, begin
 
 from harkara.bus import handling
 from harkara.bus.errors import Full, Refused, Unavailable
-from harkara.bus.handling import UNSETTLED, Handling, brief, is_infrastructure
+from harkara.bus.handling import TRIES_OF_REFUSED, UNSETTLED, Handling, brief, gives_up, is_infrastructure
 from harkara.bus.intake import Raw
 from harkara.bus.messages import Ack, Packet
+from harkara.bus.outcomes import Drop, Outcome, Retry
 from harkara.bus.schedule import PATIENT
 from harkara.bus.settle import Acked
 
@@ -71,6 +72,42 @@ async def worked(clerk: Clerk, deliveries: int) -> tuple[Any, list[Packet]]:
     raw = Raw("t.acme.cmd.enrollment.start", {}, begin(1).packet().body, "COMMANDS", 7, deliveries, 0)
     (verdict,) = await Handling(clerk, store, lambda: datetime.now(UTC)).work([raw])
     return verdict, packets
+
+
+async def test_what_the_database_will_never_take_is_a_dead_letter_after_a_few_tries() -> None:
+    for error in (asyncpg.CheckViolationError("contacts_phone_check"), caused(ValueError(), asyncpg.DataError("bad"))):
+        kinds = [type(outcome) for outcome in await outcomes(error, attempts=TRIES_OF_REFUSED)]
+        assert kinds == [*[Retry] * (TRIES_OF_REFUSED - 1), Drop]
+    for error in (asyncpg.UniqueViolationError("duplicate key"), caused(asyncpg.DataError("bad"), ConnectionError())):
+        assert {type(outcome) for outcome in await outcomes(error, attempts=9)} == {Retry}
+
+
+def test_a_message_is_given_up_when_nothing_helps_or_all_attempts_are_used() -> None:
+    refused, last = asyncpg.CheckViolationError("no"), len(PATIENT.delays) + 1
+    assert [gives_up(refused, n, PATIENT) for n in (TRIES_OF_REFUSED - 1, TRIES_OF_REFUSED)] == [False, True]
+    assert [gives_up(ValueError(), n, PATIENT) for n in (last - 1, last)] == [False, True]
+    assert not gives_up(ConnectionError(), last, PATIENT)
+
+
+async def outcomes(error: Exception, *, attempts: int) -> list[Outcome]:
+    """What becomes of a message that fails so, attempt by attempt."""
+
+    class Failing(Clerk):
+        retries = PATIENT
+
+        async def handle(self, batch: Sequence[Any]) -> Sequence[Outcome]:
+            raise error
+
+    handling_ = Handling(Failing(), store_nothing, lambda: datetime.now(UTC))
+    body = begin(1).packet().body
+    raws = [Raw("t.acme.cmd.enrollment.start", {}, body, "COMMANDS", 7, 1, 0) for _ in range(attempts)]
+    for failures, raw in enumerate(raws):
+        raw.failures = failures
+    return [(await handling_.judge([raw])).outcomes[0] for raw in raws]
+
+
+async def store_nothing(some: Sequence[Packet]) -> list[Any]:
+    raise AssertionError(some)
 
 
 class Patient(Clerk):
