@@ -50,7 +50,9 @@ def reaches_further(rule: Rule, wait: timedelta) -> bool:
     """Whether a refusal by this rule stops more than its message, or has to be told to people."""
     if rule.action is Action.STOP:
         return rule.scope in OF_NUMBERS or rule.scope in (Scope.TEMPLATE, Scope.FLOW)
-    return rule.action is Action.BACK_OFF and rule.scope in OF_NUMBERS and (rule.alert or wait >= SHOWN)
+    # One message of many is refused now and then while all is well; who waits so long has been, time after time.
+    shown = rule.alert or wait >= SHOWN
+    return rule.action is Action.BACK_OFF and shown and (rule.scope in OF_NUMBERS or rule.scope is Scope.GLOBAL)
 
 
 async def halt(con: Connection, refusal: Refusal) -> list[UUID]:

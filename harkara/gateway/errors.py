@@ -102,6 +102,12 @@ def _back_off(
     )
 
 
+def _unwell(title: str, *, status: int) -> Rule:
+    """An outage may last: the message is tried as long as it is of use, and when it is over that shows soon."""
+    delay, ceiling = timedelta(seconds=5), timedelta(minutes=1)
+    return Rule(Action.BACK_OFF, Scope.GLOBAL, title, status=status, delay=delay, ceiling=ceiling)
+
+
 def _give_up(
     title: str,
     *,
@@ -142,9 +148,9 @@ RULES: dict[int, Rule] = {
     133016: _back_off("Registration attempts exceeded", scope=Scope.NUMBER, delay_s=3600, alert=True),
     # Their side is unwell.
     131057: _back_off("Account in maintenance mode", scope=Scope.NUMBER, status=500, delay_s=15),
-    2: _retry("Service temporarily unavailable", scope=Scope.GLOBAL, status=503, delay_s=5),
-    133004: _retry("Server temporarily unavailable", scope=Scope.GLOBAL, status=503, delay_s=5),
-    131016: _retry("Service overloaded", scope=Scope.GLOBAL, status=500, delay_s=5),
+    2: _unwell("Service temporarily unavailable", status=503),
+    133004: _unwell("Server temporarily unavailable", status=503),
+    131016: _unwell("Service overloaded", status=500),
     131000: _retry("Something went wrong", scope=Scope.MESSAGE, status=500, delay_s=2, attempts=5),
     1: _retry("Invalid request or possible server error", scope=Scope.MESSAGE, status=400, delay_s=5, attempts=1),
     # This message, or this recipient.

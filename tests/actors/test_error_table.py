@@ -188,6 +188,16 @@ async def test_a_refusal_does_what_is_documented_and_nothing_else(desk: Desk, co
     assert await desk.seen() == stopped
 
 
+async def test_what_is_refused_again_and_again_in_an_outage_has_its_number_rest(desk: Desk) -> None:
+    await desk.sandbox.put("faults", [{"kind": "error", "code": 131016, "count": 4, "phone_number_id": NUMBER}])
+    for _ in range(3):
+        await desk.send()
+    assert await desk.seen() == "", "one refusal says little"
+    await desk.send()
+    assert await desk.seen() == "number is held"
+    assert desk.numbers.rests(desk.one.tenant, str(desk.one.sender))
+
+
 async def test_a_stopped_number_is_not_even_asked_for_and_goes_on_with_one_call(desk: Desk) -> None:
     await desk.sandbox.put("faults", [{"kind": "error", "code": 131042, "count": 1}])
     await desk.send()

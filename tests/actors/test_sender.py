@@ -75,9 +75,17 @@ def test_the_gateways_own_wait_counts_more_than_the_table() -> None:
     assert decision.after == timedelta(minutes=7)
 
 
+@pytest.mark.parametrize("code", [2, 131016, 133004])
+def test_an_outage_is_waited_for_however_long_it_lasts(code: int) -> None:
+    found = [decide(refused(code), tries) for tries in (1, 2, 3, 4, 5, 1000)]
+    waits = [one for one in found if isinstance(one, Again)]
+    assert [one.after.total_seconds() for one in waits] == [5, 10, 20, 40, 60, 60]
+    assert all(one.alone for one in waits)
+
+
 def test_retries_end() -> None:
-    assert isinstance(decide(refused(131016), MOST_TRIES), Again)
-    assert isinstance(decide(refused(131016), MOST_TRIES + 1), Finish)
+    assert isinstance(decide(refused(132015), MOST_TRIES), Again)
+    assert isinstance(decide(refused(132015), MOST_TRIES + 1), Finish)
     assert isinstance(decide(refused(131000), 5), Again)
     assert isinstance(decide(refused(131000), 6), Finish)
 
