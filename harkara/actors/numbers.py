@@ -20,7 +20,7 @@ FRESH_S = 5.0
 #: How many messages a second a tenant may send over all its numbers, by plan; a plan that is not here has no limit.
 SENDS_PER_S = {"trial": 20.0}
 
-#: How long the messages of a paused number wait that are in hand when it is paused; the others are not fetched at all.
+#: A paused number is taken for one that rests so long; then it is looked at again.
 PAUSED_REST = timedelta(seconds=60)
 
 
@@ -79,6 +79,10 @@ class Numbers:
         """Whether the number sends nothing now, by what was read last: then its messages needn't be fetched."""
         number = self._known.last((tenant, sender_id))
         return number is not None and number.rest(datetime.now(UTC)) is not None
+
+    def changed(self, sender_id: str) -> None:
+        """Somebody has changed this number: it is read again by the next who asks."""
+        self._known.expire(lambda key: key[1] == sender_id)
 
     def halted(self, tenant: str, sender_ids: Iterable[UUID], wait: timedelta) -> None:
         """These numbers have just been stopped: don't wait to read that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -38,6 +39,12 @@ class Once(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         """Remember what has become true just now."""
         self._known[key] = (time.monotonic(), value)
+
+    def expire(self, which: Callable[[K], bool]) -> None:
+        """What was found for these may not be so any more: whoever gets it next reads it again."""
+        for key, (_, value) in self._known.items():
+            if which(key):
+                self._known[key] = (-math.inf, value)
 
     async def get(self, key: K) -> V:
         """What is known of the key, read if need be."""

@@ -24,6 +24,7 @@ from harkara.bus.tasks import end
 from harkara.schemas.base import TENANT
 from harkara.schemas.commands import LANES
 from harkara.schemas.work import Send
+from harkara.storage.halting import WAKE_SENDER
 
 STREAM = "SEND"
 
@@ -66,6 +67,7 @@ class SendPool:
         subscribe = self._bus.publisher.subscribe_wake
         self._unsubscribe = [
             await subscribe(WAKE_SEND, self._on_wake),
+            await subscribe(WAKE_SENDER, self._on_changed),
             await subscribe(WAKE_PAUSED, lambda _: self._look_now.set()),
             await subscribe(WAKE_ENDED, lambda _: self._look_now.set()),
         ]
@@ -94,6 +96,11 @@ class SendPool:
         parts = data.decode(errors="replace").split(" ")
         if len(parts) == 3:
             self._want((parts[0], parts[1], parts[2]))
+
+    def _on_changed(self, data: bytes) -> None:
+        """A number goes on, perhaps."""
+        self._numbers.changed(data.decode(errors="replace"))
+        self._look_now.set()
 
     def _want(self, key: Key) -> None:
         """Have a runner for this number and lane, unless there is one."""

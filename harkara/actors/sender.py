@@ -25,7 +25,7 @@ from harkara.actors.deferrals import deferrals, deferred
 from harkara.actors.halting import OF_NUMBERS, Refusal, halt, reaches_further
 from harkara.actors.hearing import MARKETING_REFUSED, opted
 from harkara.actors.learning import learn
-from harkara.actors.numbers import Numbers
+from harkara.actors.numbers import PAUSED_REST, Numbers
 from harkara.actors.steps import Step, Steps
 from harkara.batching import Batcher
 from harkara.bus.messages import Delivery, Outgoing
@@ -69,8 +69,8 @@ MOST_TRIES = 8
 #: for hours, and no message may fail over that.
 TURN_AGAIN = timedelta(seconds=20)
 
-#: How long a message waits whose number or template was stopped, before it asks again.
-STOPPED_WAIT = timedelta(seconds=60)
+#: How soon a message is back in its queue whose number was stopped: from there nothing is fetched until it goes on.
+STOPPED_WAIT = timedelta(seconds=2)
 
 #: The longest wait between tries to reach a gateway that doesn't listen.
 UNREACHABLE_CEILING = timedelta(seconds=30)
@@ -390,7 +390,8 @@ class Sender:
         refusal = Refusal(
             attempt.tenant, attempt.sender_id, answer.rule, answer.code, reason, wait, template, attempt.cause
         )
-        self._numbers.halted(attempt.tenant, await self._halt(refusal), wait)
+        rest = wait if answer.rule.action is Action.BACK_OFF else PAUSED_REST
+        self._numbers.halted(attempt.tenant, await self._halt(refusal), rest)
 
     async def _rest(self, attempt: Attempt, facts: Facts, rest: timedelta) -> None:
         """Send a contact no more marketing for so long, which WhatsApp would refuse."""

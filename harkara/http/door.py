@@ -35,11 +35,12 @@ from harkara.http.route import Route
 from harkara.http.routes import ROUTES
 from harkara.http.supabase import Supabase
 from harkara.http.throttle import ALLOWANCES, Throttle
-from harkara.http.webhooks import WAKE_SENDER, Sources
+from harkara.http.webhooks import Sources
 from harkara.measures import Measures
 from harkara.observing.page import Page
 from harkara.settings import Settings
 from harkara.storage.blobs import Blobs
+from harkara.storage.halting import WAKE_SENDER
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
 

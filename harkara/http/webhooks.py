@@ -29,6 +29,7 @@ from harkara.http.holding import holding_words, not_accepted
 from harkara.http.pipeline import read
 from harkara.http.problems import Problem, forbidden, malformed, not_found, unauthenticated, unavailable
 from harkara.schemas.work import Inbound
+from harkara.storage.halting import WAKE_SENDER
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
 
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 #: Meta's own limit is 3 MB.
 BODY_LIMIT = 3 * 1024 * 1024
-
-#: Tells every front door that a sender was changed; its data is the sender's id.
-WAKE_SENDER = "sys.wake.sender"
 
 #: How long a sender's secrets are believed without asking the database, should the nudge have been lost.
 TRUSTED_FOR = timedelta(seconds=30)

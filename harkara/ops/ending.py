@@ -23,7 +23,6 @@ from harkara.bus.api import Api
 from harkara.bus.connection import Bus
 from harkara.bus.ending import WAKE_ENDED, Ending
 from harkara.http.keyring import WAKE_ACCESS, Change
-from harkara.http.webhooks import WAKE_SENDER
 from harkara.ops import journal
 from harkara.ops.places import Places, blobs_of, redis_of
 from harkara.ops.reach import data_option, needed
@@ -42,6 +41,7 @@ from harkara.schemas.base import TENANT
 from harkara.settings import Settings, SettingsError
 from harkara.storage import ending as rows_of
 from harkara.storage.ending import Known
+from harkara.storage.halting import WAKE_SENDER
 from harkara.storage.storage import StorageError
 
 if TYPE_CHECKING:

@@ -209,11 +209,14 @@ async def _changed(settings: Settings, how: str, kind: str, named: str, change: 
         said = {"address": who(), "via": f"harkara ops {how} {kind}", "request_id": uuid7_text()}
         async with storage.tenant(tenant, msgspec.json.encode(said).decode()) as con:
             done = await change(con, tenant, why)
-            resumed = await con.fetch("select id from senders where status = 'active'") if how == "resume" else []
+            goes_on = how == "resume" and kind != "campaign"
+            resumed = await con.fetch("select id from senders where status = 'active'") if goes_on else []
     with suppress(Unavailable):
         async with bus_of(settings) as bus:
             bus.publisher.wake(WAKE_DUE)
-    if how == "resume":
+            for row in resumed:
+                bus.publisher.wake(halting.WAKE_SENDER, str(row[0]).encode())
+    if goes_on:
         await _let_go(settings, [row[0] for row in resumed] if kind == "tenant" else [named])
     return done or f"nothing to do: the {kind} {named} is {'paused already' if how == 'pause' else 'not paused'}"
 

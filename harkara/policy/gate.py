@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 #: An attempt without a result for this long has none coming: longer than any request to the gateway may take.
 ATTEMPT_EXPIRES = timedelta(seconds=15)
 
-#: How long a message waits before it asks again whether its number may send.
-SENDER_PAUSED_WAIT = timedelta(seconds=60)
+#: How soon a message is back in the queue of its number that may not send: nothing is fetched from there meanwhile.
+SENDER_PAUSED_WAIT = timedelta(seconds=2)
 
 #: A message whose template may not be used yet asks again this often, and for so long after it was due.
 TEMPLATE_AGAIN = timedelta(hours=1)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from harkara.storage.storage import Connection
 
 
+#: Tells whoever keeps something of a number in memory that it was changed; its data is the sender's id.
+WAKE_SENDER = "sys.wake.sender"
+
+
 @dataclass(frozen=True, slots=True)
 class Bad:
     """Bad news from the gateway: what it is about (`number`, `waba`, …), why, what to do, and its error code."""

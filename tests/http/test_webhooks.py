@@ -25,8 +25,9 @@ from harkara.bus.tail import History, Stored
 from harkara.bus.topology import apply
 from harkara.http.door import Door, build
 from harkara.http.problems import Problem
-from harkara.http.webhooks import BODY_LIMIT, WAKE_SENDER, Source, Sources
+from harkara.http.webhooks import BODY_LIMIT, Source, Sources
 from harkara.schemas.work import Inbound
+from harkara.storage.halting import WAKE_SENDER
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
 

@@ -28,6 +28,7 @@ async def test_its_number_is_blocked(live: Platform, tenant: Tenant) -> None:
     assert (status, f"✗ {number}" in out, f"`harkara ops resume sender {sender['id']}`" in out) == (1, True, True)
     # What it says helps.
     await told(live, "resume", "sender", sender["id"], "--yes")
+    await status_of(tenant, id_, "sent", "delivered", "read")
     assert (await tenant.get(f"/senders/{sender['id']}"))["status"] == "active"
     [entry] = (await tenant.get(f"/audit?entity=sender&entity_id={sender['id']}&action=update"))["items"]
     assert entry["via"] == "harkara ops resume sender"
