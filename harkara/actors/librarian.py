@@ -23,7 +23,7 @@ from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.bus.schedule import Schedule
 from harkara.gateway.protocol import Credentials, Listed, Problem, Refused
 from harkara.ids import uuid7_text
-from harkara.policy.templates import HELD
+from harkara.policy.templates import HELD, STOPPED
 from harkara.schemas.base import Message
 from harkara.schemas.commands import SyncTemplates
 from harkara.schemas.events import TemplatesNotSynced, TemplatesSynced, TemplateUpdated
@@ -114,8 +114,10 @@ class Librarian:
         """Read one number's templates; `id_` names the occasion."""
         async with self._storage.batch((tenant,)) as con:
             account = await templates.account(con, tenant, sender_id)
-        if account is None or account.waba_id is None:
-            return Done()  # it is gone, or names no account any more
+        if account is None:
+            return Done()
+        if account.waba_id is None:
+            return await self._try_again(tenant, sender_id, id_, cause)
         found = await self._source.templates(self._credentials(sender_id, account), account.waba_id)
         if isinstance(found, Refused):
             failed = TemplatesNotSynced(id=str(sender_id), reason=f"{found.code}: {found.details or found.title}")
@@ -136,6 +138,19 @@ class Librarian:
         ]
         done = TemplatesSynced(id=str(sender_id), templates=len(found))
         return Done((*told, Outgoing(done, tenant, f"{id_}.synced", cause)))
+
+    async def _try_again(self, tenant: str, sender_id: UUID, id_: str, cause: str) -> Outcome:
+        """Of a number that names no account only refusals tell, and never that one is over: somebody says so."""
+        async with self._storage.batch((tenant,)) as con:
+            known = await templates.statuses(con, tenant, sender_id)
+            stopped = sorted(key for key, status in known.items() if status in STOPPED)
+            for name, language in stopped:
+                await releasing.became(con, tenant, sender_id, name, language, "approved", None, cause)
+        if not stopped:
+            return Done()
+        return Done(
+            (Outgoing(TemplatesSynced(id=str(sender_id), templates=len(known)), tenant, f"{id_}.synced", cause),)
+        )
 
     def _credentials(self, sender_id: UUID, account: Account) -> Credentials:
         return Credentials(

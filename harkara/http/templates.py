@@ -11,6 +11,7 @@ from harkara.http.lists import newest, page
 from harkara.http.problems import conflict, not_found
 from harkara.http.route import PREFIX
 from harkara.http.rows import shown
+from harkara.policy.templates import STOPPED
 from harkara.schemas.api import Accepted, Outcome, Page, Paging, TemplateShown
 from harkara.schemas.commands import SyncTemplates
 from harkara.storage.models import Sender, Template
@@ -33,13 +34,19 @@ async def index(ctx: Context[None, Paging]) -> Page[TemplateShown]:
 
 
 async def sync(ctx: Context[None, None]) -> Answer[Accepted | Outcome]:
-    """Read the templates from WhatsApp now. They are read every hour anyway, and its webhooks tell of changes."""
+    """Read the templates from WhatsApp now. They are read every hour anyway, and its webhooks tell of changes.
+
+    Of a sender that names no account (`waba_id`) nobody can be asked: what WhatsApp has refused is tried again.
+    """
     async with ctx.transaction():
         sender = await _sender(ctx)
-    if not may_sync(sender):
+        refused = Template.filter(sender_id=sender.id, status__in=[*STOPPED])
+        has_templates = sender.provider in WITH_TEMPLATES
+        may = may_sync(sender) or (has_templates and await refused.exists())
+    if not may:
         raise conflict(
             "this sender names no account: PATCH it with its waba_id"
-            if sender.provider in WITH_TEMPLATES
+            if has_templates
             else f"the gateway of a sender of the provider {sender.provider} knows no templates"
         )
     return await accept(

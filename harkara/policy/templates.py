@@ -22,3 +22,6 @@ ENDED: Mapping[str, Reason] = {
     "deleted": "template_disabled",
     "pending_deletion": "template_disabled",
 }
+
+#: All that keep messages from leaving.
+STOPPED = frozenset({*HELD, *ENDED})

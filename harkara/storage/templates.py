@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from harkara.policy.templates import ENDED, HELD
+from harkara.policy.templates import HELD, STOPPED
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -128,7 +128,7 @@ set category = excluded.category, quality = excluded.quality, components = exclu
 """
 
 _FORGET = """
-delete from templates t where t.tenant_id = $1 and t.sender_id = $2
+delete from templates t where t.tenant_id = $1 and t.sender_id = $2 and t.updated_at <= $5
 and not exists (select from unnest($3::text[], $4::text[]) as i (name, language)
                 where i.name = t.name and i.language = t.language)
 """
@@ -188,7 +188,7 @@ async def take_over(con: Connection, tenant: str, sender_id: UUID) -> dict[tuple
     Each is returned once.
     """
     over: dict[tuple[UUID, str, str], list[UUID]] = {}
-    for row in await con.fetch(_TAKE_OVER, tenant, sender_id, [*HELD, *ENDED]):
+    for row in await con.fetch(_TAKE_OVER, tenant, sender_id, [*STOPPED]):
         over.setdefault((row[0], row[1], row[2]), []).append(row[3])
     return over
 
@@ -223,9 +223,9 @@ async def set_quality(
 
 
 async def replace(con: Connection, tenant: str, sender_id: UUID, found: Sequence[Found], asked_at: datetime) -> None:
-    """Note what the gateway has for one number: exactly these. None at all says nothing about what may be sent.
+    """Note what the gateway has for one number: exactly these. None at all says nothing, and what is known stays.
 
-    What a template's status became after `asked_at`, when the gateway was asked, is newer than its answer.
+    What was heard of a template after `asked_at`, when the gateway was asked, is newer than its answer.
     """
     names, languages = [one.name for one in found], [one.language for one in found]
     await con.execute(
@@ -241,5 +241,6 @@ async def replace(con: Connection, tenant: str, sender_id: UUID, found: Sequence
         [one.components for one in found],
         asked_at,
     )
-    await con.execute(_FORGET, tenant, sender_id, names, languages)
+    if found:
+        await con.execute(_FORGET, tenant, sender_id, names, languages, asked_at)
     await con.execute(_SYNCED, tenant, sender_id, bool(found))

@@ -246,3 +246,29 @@ async def test_what_is_refused_while_the_gateway_is_asked_is_newer_than_its_answ
     # The next answer counts.
     await sync(storage, shelf, tenant, sender)
     assert [subject for subject, _ in await later(storage, tenant)] == ["evt.alert.resolved", "work.librarian.release"]
+
+
+async def test_what_becomes_known_while_the_gateway_is_asked_is_not_forgotten(storage: Storage, tenant: str) -> None:
+    sender = await number(storage, tenant)
+
+    class Slow(Shelf):
+        async def templates(self, credentials: Credentials, waba_id: str) -> list[Listed] | Problem:
+            async with storage.batch((tenant,)) as con:
+                await templates.set_status(con, tenant, sender, "new", "en", "APPROVED")
+            return await super().templates(credentials, waba_id)
+
+    await sync(storage, Slow([listed("a")]), tenant, sender)
+    async with storage.batch((tenant,)) as con:
+        assert await statuses(con, tenant, sender) == {("a", "en"): "approved", ("new", "en"): "approved"}
+
+
+async def test_where_nobody_can_be_asked_a_refused_template_is_tried_again(storage: Storage, tenant: str) -> None:
+    sender, shelf = await number(storage, tenant, waba_id=None), Shelf([])
+    async with storage.batch((tenant,)) as con:
+        await halt(con, Refusal(tenant, sender, rule_for(132015), 132015, "it is paused", timedelta(), ("a", "en")))
+    await later(storage, tenant)
+    [(name, event)] = told(await sync(storage, shelf, tenant, sender))
+    assert (name, event.templates, shelf.asked) == ("TemplatesSynced", 1, [])
+    assert [subject for subject, _ in await later(storage, tenant)] == ["evt.alert.resolved", "work.librarian.release"]
+    async with storage.batch((tenant,)) as con:
+        assert await statuses(con, tenant, sender) == {("a", "en"): "approved"}

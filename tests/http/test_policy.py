@@ -119,6 +119,17 @@ async def test_who_has_no_templates_is_told_so(acme: Account, more: dict[str, An
     assert why in (await acme.call("POST", f"/senders/{sender}/templates/sync")).is_problem(409).text
 
 
+async def test_a_paused_template_of_a_sender_without_an_account_may_be_tried_again(
+    acme: Account, storage: Storage
+) -> None:
+    sender = await acme.sender()
+    path = f"/senders/{sender}/templates/sync"
+    (await acme.call("POST", path)).is_problem(409)
+    async with storage.batch((acme.tenant,)) as con:
+        await templates.pause(con, acme.tenant, UUID(sender), "offer", "en", "132015")
+    await acme.post(path, status=202)
+
+
 async def test_a_sender_with_an_account_has_its_templates_read(acme: Account, admin: asyncpg.Connection) -> None:
     asked = "select count(*) from outbox where tenant_id = $1 and subject like '%cmd.template.sync'"
     sender = await acme.sender()

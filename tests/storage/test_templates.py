@@ -79,7 +79,8 @@ async def test_what_the_gateway_has_replaces_what_was_known(storage: Storage, te
         assert template.components == [{"type": "BODY", "text": "Hi"}]
         assert (await Sender.get(id=sender)).templates_synced_at is not None
     async with storage.batch((tenant,)) as con:
+        await templates.pause(con, tenant, sender, "hello", "en_US", "132015")
         await templates.replace(con, tenant, sender, [], datetime.now(UTC))
+    assert await known(storage, tenant, sender) == {"hello": ("paused", "132015")}
     async with storage.tenant(tenant):
-        assert not await Template.filter(sender_id=sender).exists()
         assert (await Sender.get(id=sender)).templates_synced_at is None
