@@ -12,7 +12,7 @@ from door_client import Account, a_phone
 from support import an_invoice
 
 from harkara.ids import uuid7
-from harkara.storage.models import ContactCampaignProgress, Conversation, Message, Reply
+from harkara.storage.models import ContactCampaignProgress, Conversation, ConversationNote, Media, Message, Reply
 from harkara.storage.storage import Storage
 
 NOW = datetime.now(UTC)
@@ -32,6 +32,27 @@ async def talk(storage: Storage, tenant: str, contact: str, sender: str, text: s
             received_at=NOW,
         )  # fmt: skip
     return made
+
+
+@pytest.mark.parametrize("both_talk", [False, True])
+async def test_files_and_remarks_stay_with_what_they_belong_to(
+    acme: Account, storage: Storage, *, both_talk: bool
+) -> None:
+    kept, gone, sender = await acme.contact(), await acme.contact(), await acme.sender()
+    stays = await talk(storage, acme.tenant, gone, sender, "Look")
+    if both_talk:
+        stays, joined = await talk(storage, acme.tenant, kept, sender, "Hello"), stays
+    async with storage.tenant(acme.tenant):
+        reply = await Reply.get(text="Look")
+        note = await ConversationNote.create(
+            conversation_id=joined if both_talk else stays, contact_id=gone, text="Likes mangoes"
+        )
+        file = await Media.create(reply_id=reply.id, contact_id=gone, gateway_id="1")
+    await merged(acme, kept, gone)
+    async with storage.tenant(acme.tenant):
+        await note.refresh_from_db()
+        await file.refresh_from_db()
+    assert (note.conversation_id, str(note.contact_id), str(file.contact_id)) == (stays, kept, kept)
 
 
 async def enrolled(
