@@ -67,13 +67,18 @@ class Heard:
 
 
 async def hear(
-    con: Connection, webhooks: Sequence[tuple[Delivery[Inbound], Webhook]], moved: Mapping[tuple[str, str], Moved]
+    con: Connection,
+    webhooks: Sequence[tuple[Delivery[Inbound], Webhook]],
+    moved: Mapping[tuple[str, str], Moved],
+    met: Sequence[tuple[Delivery[Inbound], Known]] = (),
 ) -> Heard:
     """Write what contacts say, in the order in which it came, and do what they ask for.
 
-    `moved` is what is known of the messages whose statuses came, by (tenant, wamid).
+    `moved` is what is known of the messages whose statuses came, by (tenant, wamid); `met` are the contacts that have
+    opted out of something by what these webhooks named.
     """
     heard, gained = Heard(), list[tuple[_Said, Known]]()
+    gained += [(_Said(con, d, "{}", heard, gained), known) for d, known in met]
     spoken = [(d, webhook) for d, webhook in webhooks if webhook.messages or webhook.preferences]
     words = await receiving.keywords(con, {d.tenant for d, _ in spoken}) if spoken else {}
     for d, webhook in webhooks:
@@ -107,12 +112,15 @@ class _Said:
 
     async def message(self, message: InboundMessage, place: int) -> list[Outgoing]:
         """Write a message to us, the one in this place of its webhook, and do what it asks for."""
-        contact_id = await self._contact(message)
-        if contact_id is None:
+        known = await self._contact(message)
+        if known is None:
             return []
+        contact_id = known.id
         new, is_new = await self._reply(contact_id, message, place)
         if is_new and message.changed is not None:
             await self._renumber(contact_id, message.changed)
+        elif is_new and known.elsewhere and await receiving.is_latest(self._con, new.tenant, contact_id, message.at):
+            await self._renumber(contact_id, Changed(message.phone, None))
         event = events.ReplyReceived(
             id=str(new.id),
             contact_id=str(contact_id),
@@ -150,9 +158,10 @@ class _Said:
 
     async def preference(self, preference: Preference) -> list[Outgoing]:
         """What somebody set in WhatsApp itself."""
-        contact_id = await self._contact(preference)
-        if contact_id is None:
+        known = await self._contact(preference)
+        if known is None:
             return []
+        contact_id = known.id
         word = Word("marketing", preference.out, preference.at, "preferences")
         told = await self._opt(contact_id, word, f"{int(preference.at.timestamp())}")
         if word.out:
@@ -169,7 +178,7 @@ class _Said:
             await self._stop(message.contact_id, "opt_out")
         return told
 
-    async def _contact(self, who: InboundMessage | Preference) -> UUID | None:
+    async def _contact(self, who: InboundMessage | Preference) -> Known | None:
         """The contact who says it; made if there is none."""
         phone = f"+{who.phone.removeprefix('+')}" if who.phone else None
         if phone is None and who.user_id is None:
@@ -177,7 +186,7 @@ class _Said:
             return None
         known = await receiving.contact_for(self._con, self._d.tenant, phone, who.user_id, who.name, uuid7())
         self._note(known)
-        return known.id
+        return known
 
     def _note(self, known: Known) -> None:
         if known.gained:

@@ -2,7 +2,7 @@
 
 takes: `in.whatsapp`, `in.evolution`, `in.waha`
 says: message.sent, .delivered, .read, .failed, .queued; reply.received; contact.opted_out, .opted_in;
-      enrollment.stopped, .goal_reached; sender.connected, .disconnected; template.updated; publishes
+      contact.merged; enrollment.stopped, .goal_reached; sender.connected, .disconnected; template.updated; publishes
       `work.send.<sender>.utility` to confirm an opt-out
 retries: while the database is away
 """
@@ -21,6 +21,7 @@ from harkara.actors.halting import Refusal, halt_for
 from harkara.actors.hearing import hear
 from harkara.actors.librarian import updated_event
 from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_early
+from harkara.actors.naming import Seen, meet
 from harkara.actors.releasing import became
 from harkara.actors.ticker import WAKE_SEND
 from harkara.bus.messages import Delivery, Outgoing
@@ -78,6 +79,7 @@ class Receipts:
         self, storage: Storage, publisher: Publisher, counts: Counts | None = None, *, speed: float = 1.0
     ) -> None:
         self._storage, self._publisher, self._counts, self._speed = storage, publisher, counts, speed
+        self._seen = Seen()
 
     async def handle(self, batch: Sequence[Delivery[Inbound]]) -> Sequence[Outcome]:
         """Take in each webhook; one that isn't Meta's goes to the dead letters."""
@@ -90,14 +92,18 @@ class Receipts:
             good = await recognised(con, good)
             moved = await _statuses(con, [(d, webhook.statuses) for d, webhook in good])
             ended = await _unreachable(con, moved.values())
+            met = await meet(con, good, moved, self._seen)
+            moved = met.now(moved)
             await resting.rest(con, _rests(good, moved, self._speed))
-            heard = await hear(con, good, moved)
+            heard = await hear(con, good, moved, met.gained)
             linked = await sessions(con, good)
             changed = [await _templates(con, d, webhook.templates) for d, webhook in good]
             await usage.count(con, [priced(m.tenant, m.month, m.pricing) for m in moved.values() if m.pricing])
+        for who, named in met.seen:
+            self._seen.add(who, named)
         for tenant, sender_id in {(one.tenant, one.sender_id) for one in heard.answers}:
             self._publisher.wake(WAKE_SEND, f"{tenant} {sender_id} utility".encode())
-        if ended or heard.later or any(webhook.templates for _, webhook in good):
+        if ended or heard.later or met.merged or any(webhook.templates for _, webhook in good):
             self._publisher.wake(outbox.WAKE)
         outcomes = iter(
             _outcome(d, webhook, moved, [*chain(*news)])

@@ -7,7 +7,7 @@ are absent are those of Meta's webhook reference (a username contact has no `wa_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -16,7 +16,10 @@ import msgspec
 
 
 class StatusUpdate(msgspec.Struct, frozen=True, gc=False):
-    """WhatsApp's news of a message we sent; `opaque` is our own id, if it came back."""
+    """WhatsApp's news of a message we sent; `opaque` is our own id, if it came back.
+
+    `phone` (E.164 without `+`) and `user_id` are the recipient's, as far as it says them.
+    """
 
     wamid: str
     status: str
@@ -25,6 +28,8 @@ class StatusUpdate(msgspec.Struct, frozen=True, gc=False):
     error_code: int | None
     error: str | None
     pricing: dict[str, Any] | None
+    phone: str | None = None
+    user_id: str | None = None
 
 
 class InboundMessage(msgspec.Struct, frozen=True, gc=False):
@@ -164,6 +169,8 @@ class _Status(msgspec.Struct):
     errors: list[_Error] | None = None
     pricing: dict[str, Any] | None = None
     conversation: _Conversation | None = None
+    recipient_id: str | None = None
+    recipient_user_id: str | None = None
 
 
 class _Preference(msgspec.Struct):
@@ -233,7 +240,7 @@ def parse(body: bytes | msgspec.Raw) -> Webhook:
         for change in entry.changes:
             if change.field in _READ:
                 value = _decode_value(change.value)
-                found.statuses.extend(map(_status, value.statuses))
+                found.statuses.extend(_status(status, value.contacts) for status in value.statuses)
                 found.messages.extend(_messages(value))
                 found.preferences.extend(_preferences(value))
             elif change.field in _OF_TEMPLATES:
@@ -251,7 +258,12 @@ def _template(value: _TemplateValue) -> TemplateUpdate:
     )
 
 
-def _status(status: _Status) -> StatusUpdate:
+def _status(status: _Status, contacts: Sequence[_Contact]) -> StatusUpdate:
+    phone, user_id = status.recipient_id, status.recipient_user_id
+    if not (phone and user_id):  # one may be among the contacts alone
+        for one in contacts:
+            if (phone and one.wa_id == phone) or (user_id and one.user_id == user_id):
+                phone, user_id = phone or one.wa_id, user_id or one.user_id
     error = status.errors[0] if status.errors else None
     details = error.error_data.details if error and error.error_data else None
     return StatusUpdate(
@@ -263,6 +275,8 @@ def _status(status: _Status) -> StatusUpdate:
         error.code if error else None,
         (details or error.message or error.title) if error else None,
         _priced(status),
+        phone,
+        user_id,
     )
 
 
@@ -361,6 +375,13 @@ def _text(part: object) -> str | None:
 
 def _texts(*parts: object) -> tuple[str, ...]:
     return tuple(text for part in parts if (text := _text(part)))
+
+
+def quoting(messages: Iterable[InboundMessage]) -> Iterator[tuple[str, str]]:
+    """Of those who say no number: their user id, and the message that they quote. Who quotes it is who got it."""
+    for one in messages:
+        if one.phone is None and one.user_id and one.context_wamid:
+            yield one.user_id, one.context_wamid
 
 
 def _object(part: object) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from uuid import UUID
 from harkara.http.context import database_errors
 from harkara.http.problems import Problem, unavailable
 from harkara.storage import holding
-from harkara.storage.holding import Held
+from harkara.storage.holding import Held, Speakers
 from harkara.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -25,16 +25,14 @@ _EVERY_S = 0.02
 
 
 @asynccontextmanager
-async def holding_words(
-    storage: Storage, tenant: str, word: UUID, phones: Sequence[str], users: Sequence[str]
-) -> AsyncGenerator[Held]:
-    """Hold the contacts behind these numbers and ids while a word of theirs is stored; given up if that fails.
+async def holding_words(storage: Storage, tenant: str, word: UUID, speakers: Speakers) -> AsyncGenerator[Held]:
+    """Hold the contacts who say something while a word of theirs is stored; given up if that fails.
 
     Raises Problem 503 if the database is away, or if a message to one of them is still in the air at the end.
     """
     with database_errors():
         async with storage.batch((tenant,)) as con:
-            contacts = await holding.who(con, tenant, phones, users)
+            contacts = await holding.who(con, tenant, speakers)
             held = await holding.hold(con, tenant, word, contacts) if contacts else Held()
     try:
         yield held

@@ -22,7 +22,7 @@ from loguru import logger
 
 from harkara.bus.errors import Full, Refused, Unavailable
 from harkara.bus.messages import Ack, Outgoing
-from harkara.gateway.inbound import UNREADABLE, InboundMessage, Preference
+from harkara.gateway.inbound import UNREADABLE, InboundMessage, Preference, quoting
 from harkara.gateway.reports import parse
 from harkara.http.context import Context, database_errors
 from harkara.http.holding import holding_words, not_accepted
@@ -30,6 +30,7 @@ from harkara.http.pipeline import read
 from harkara.http.problems import Problem, forbidden, malformed, not_found, unauthenticated, unavailable
 from harkara.schemas.work import Inbound
 from harkara.storage.halting import WAKE_SENDER
+from harkara.storage.holding import Speakers
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
 
@@ -251,12 +252,12 @@ async def _store(ctx: Context[Any, Any], source: Source, name: str, body: bytes,
     """Store it under an id that is the same when the same body comes again. Raises Problem 503 unless it is stored."""
     inbound = Inbound(source=name, sender_id=str(source.id), body=msgspec.Raw(body))
     out = Outgoing(inbound, source.tenant, str(id_), ctx.cause)
-    phones, users = _who_speaks(name, body, ctx.came_at)
-    if not phones and not users:
+    speakers = _who_speaks(name, body, ctx.came_at)
+    if not any(speakers):
         await _publish(ctx, out)
         return
     storage = ctx.door.storage
-    async with holding_words(storage, source.tenant, id_, phones, users) as held:
+    async with holding_words(storage, source.tenant, id_, speakers) as held:
         ack = await _publish(ctx, out)
         if ack.duplicate:  # nobody will do again what was done
             await not_accepted(storage, source.tenant, id_, held)
@@ -266,17 +267,18 @@ async def _store(ctx: Context[Any, Any], source: Source, name: str, body: bytes,
 _SPEAKS = re.compile(rb'"(?:messages|user_preferences)"\s*:')
 
 
-def _who_speaks(source: str, body: bytes, at: datetime) -> tuple[list[str], list[str]]:
-    """The numbers and the business-scoped user ids of those who say something in a webhook."""
+def _who_speaks(source: str, body: bytes, at: datetime) -> Speakers:
+    """Those who say something in a webhook."""
     if source == "whatsapp" and not _SPEAKS.search(body):
-        return [], []
+        return Speakers()
     try:
         found = parse(source, body, at)
     except UNREADABLE:  # nobody can do what it says
-        return [], []
+        return Speakers()
     who: list[InboundMessage | Preference] = [*found.messages, *found.preferences]
     phones = {f"+{one.phone.removeprefix('+')}" for one in who if one.phone}
-    return sorted(phones), sorted({one.user_id for one in who if one.user_id})
+    users = {one.user_id for one in who if one.user_id}
+    return Speakers(sorted(phones), sorted(users), sorted({wamid for _, wamid in quoting(found.messages)}))
 
 
 async def _publish(ctx: Context[Any, Any], out: Outgoing) -> Ack:

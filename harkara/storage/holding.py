@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 from zlib import crc32
 
@@ -41,6 +41,8 @@ _WHO = """
 select id from contacts where tenant_id = $1 and phone = any ($2::text[])
 union select contact_id from phone_numbers where tenant_id = $1 and phone = any ($2::text[])
 union select id from contacts where tenant_id = $1 and wa_user_id = any ($3::text[])
+union select contact_id from messages
+where wamid = any ($4::text[]) and tenant_id || '' = $1 and contact_id is not null
 """
 
 _HOLD = """
@@ -90,9 +92,17 @@ async def exclude(con: Connection, contacts: Collection[UUID]) -> None:
     await con.execute(_EXCLUDE, _KIND, _buckets(contacts))
 
 
-async def who(con: Connection, tenant: str, phones: Sequence[str], users: Sequence[str]) -> list[UUID]:
-    """The contacts behind these numbers and business-scoped user ids, as far as they are known."""
-    return [row[0] for row in await con.fetch(_WHO, tenant, phones, users)]
+class Speakers(NamedTuple):
+    """Who says something: their numbers, their business-scoped user ids, and messages of ours that they quote."""
+
+    phones: Sequence[str] = ()
+    users: Sequence[str] = ()
+    quoted: Sequence[str] = ()
+
+
+async def who(con: Connection, tenant: str, speakers: Speakers) -> list[UUID]:
+    """The contacts who say something, as far as they are known."""
+    return [row[0] for row in await con.fetch(_WHO, tenant, *map(list, speakers))]
 
 
 async def hold(con: Connection, tenant: str, word: UUID, contacts: Sequence[UUID]) -> Held:

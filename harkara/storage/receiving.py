@@ -172,21 +172,25 @@ class NewReply:
 
 
 class Known(NamedTuple):
-    """A contact, and what it has opted out of by a number or an id that it has only just gained: `remembered`."""
+    """A contact, and what it has opted out of by a number or an id that it has only just gained: `remembered`.
+
+    `elsewhere`: it is known by its user id, and has another number than the one that WhatsApp says.
+    """
 
     id: UUID
     gained: frozenset[str] = frozenset()
+    elsewhere: bool = False
 
 
 #: What contact `k` has opted out of; where a statement returns it, before the database gives back what is remembered.
-_OUTS = """array(select jsonb_object_keys(k.opt_outs))
+OUTS = """array(select jsonb_object_keys(k.opt_outs))
        || case when k.opted_out_at is null then '{}' else array['all'] end"""
 
-_OUTS_NOW = f"select {_OUTS} from contacts k where k.tenant_id = $1 and k.id = $2"  # noqa: S608 - our own words
+_OUTS_NOW = f"select {OUTS} from contacts k where k.tenant_id = $1 and k.id = $2"  # noqa: S608 - our own words
 
 #: By the first number, else a further one, else the business-scoped user id.
 _CONTACT = """
-select id, phone, wa_user_id from (
+select id, phone, wa_user_id, rank from (
   select c.id, c.phone, c.wa_user_id, 0 as rank from contacts c where c.tenant_id = $1 and c.phone = $2
   union all
   select c.id, c.phone, c.wa_user_id, 1 from phone_numbers p
@@ -195,6 +199,8 @@ select id, phone, wa_user_id from (
   select c.id, c.phone, c.wa_user_id, 2 from contacts c where c.tenant_id = $1 and c.wa_user_id = $3) found
 order by rank limit 1
 """
+
+_BY_USER_ID = 2
 
 #: What somebody else has is not taken from them.
 _LEARN = f"""
@@ -206,7 +212,7 @@ set phone = case when k.phone is null and not exists (
               select from contacts c where c.tenant_id = $1 and c.wa_user_id = $4) then $4 else k.wa_user_id end,
     updated_at = now()
 where k.tenant_id = $1 and k.id = $2
-returning {_OUTS}
+returning {OUTS}
 """  # noqa: S608 - our own words
 
 #: Somebody who writes to us becomes a contact; that is no consent to marketing.
@@ -241,6 +247,10 @@ reopened as (
   update conversations set status = 'open', closed_at = null, updated_at = now()
   where id = $3 and status <> 'open' and $17 and exists (select from written))
 select id from before
+"""
+
+_LATEST = """
+select not exists (select from replies where tenant_id = $1 and contact_id = $2 and received_at > $3)
 """
 
 #: What a reply answers: the message that it quotes, else the last that was sent. WhatsApp tells whole seconds.
@@ -279,7 +289,7 @@ async def contact_for(
     if (phone and not known_phone) or (user_id and not known_user):
         before = await con.fetchval(_LEARN, tenant, id_, phone, user_id)
         return await _now_known(con, tenant, id_, before or ())
-    return Known(id_)
+    return Known(id_, elsewhere=found[3] == _BY_USER_ID and bool(phone) and bool(known_phone))
 
 
 async def outs(con: Connection, tenant: str, contact_id: UUID) -> frozenset[str]:
@@ -304,7 +314,7 @@ set phone = case when $3::text is null or exists (
             then k.wa_user_id else $4 end,
     updated_at = now()
 where k.tenant_id = $1 and k.id = $2
-returning (($3::text is null or k.phone = $3) and ($4::text is null or k.wa_user_id = $4)) is true, {_OUTS}
+returning (($3::text is null or k.phone = $3) and ($4::text is null or k.wa_user_id = $4)) is true, {OUTS}
 """  # noqa: S608 - our own words
 
 
@@ -316,6 +326,12 @@ async def renumber(
     if row is None or not row[0]:
         return None
     return await _now_known(con, tenant, contact_id, row[1])
+
+
+async def is_latest(con: Connection, tenant: str, contact_id: UUID, at: datetime) -> bool:
+    """Whether a contact has said nothing after this time, as far as is known."""
+    found: bool = await con.fetchval(_LATEST, tenant, contact_id, at)
+    return found
 
 
 async def conversation_for(

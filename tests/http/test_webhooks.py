@@ -28,6 +28,7 @@ from harkara.http.problems import Problem
 from harkara.http.webhooks import BODY_LIMIT, Source, Sources
 from harkara.schemas.work import Inbound
 from harkara.storage.halting import WAKE_SENDER
+from harkara.storage.models import Message
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
 
@@ -120,6 +121,23 @@ async def test_a_changed_secret_counts_at_once_and_the_old_one_no_more(
         assert (await elsewhere.get(UUID(sender), lambda _: True)).app_secret != before.app_secret
     finally:
         await unsubscribe()
+
+
+async def test_who_quotes_what_we_sent_is_held_although_nobody_knows_their_user_id(
+    api: Api, acme: Account, storage: Storage, sender: str
+) -> None:
+    contact = await acme.contact()
+    async with storage.tenant(acme.tenant):
+        await Message.create(
+            contact_id=contact, sender_id=sender, lane="utility", to="+919876543210", content={}, status="sent",
+            due_at=datetime.now(UTC), wamid="wamid.quoted",
+        )  # fmt: skip
+    stop = {"type": "text", "text": {"body": "STOP"}, "context": {"id": "wamid.quoted"}}
+    message = {"from_user_id": "US.1", "id": "wamid.1", "timestamp": "1772366400", **stop}
+    body = {"entry": [{"changes": [{"field": "messages", "value": {"messages": [message]}}]}]}
+    assert (await send(api, sender, json.dumps(body).encode())).status == 200
+    async with storage.tenant(acme.tenant) as con:
+        assert str(await con.fetchval("select contact_id from contact_holds")) == contact
 
 
 async def test_the_request_is_the_cause_of_what_follows(api: Api, acme: Account, live_bus: Bus, sender: str) -> None:
