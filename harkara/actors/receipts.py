@@ -17,8 +17,9 @@ from uuid import UUID
 import msgspec
 from loguru import logger
 
+from harkara.actors.filing import Parts, file
 from harkara.actors.halting import Refusal, halt_for
-from harkara.actors.hearing import hear
+from harkara.actors.hearing import as_uuid, hear
 from harkara.actors.librarian import updated_event
 from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_early
 from harkara.actors.naming import Seen, meet
@@ -35,7 +36,7 @@ from harkara.ids import id_of
 from harkara.schemas import events
 from harkara.schemas.base import Message
 from harkara.schemas.work import Inbound
-from harkara.storage import enrolling, outbox, receiving, resting, templates, usage
+from harkara.storage import enrolling, holding, outbox, receiving, resting, templates, usage
 from harkara.storage.receiving import FORWARD, Moved, Receipt
 from harkara.storage.resting import Rest
 from harkara.storage.storage import Storage
@@ -82,34 +83,49 @@ class Receipts:
         self._seen = Seen()
 
     async def handle(self, batch: Sequence[Delivery[Inbound]]) -> Sequence[Outcome]:
-        """Take in each webhook; one that isn't Meta's goes to the dead letters."""
-        found = [_parsed(delivery) for delivery in batch]
-        good = [(d, webhook) for d, webhook in zip(batch, found, strict=True) if isinstance(webhook, Webhook)]
-        if self._counts is not None:
-            came = [(d.message.sender_id, f"+{m.phone}") for d, webhook in good for m in webhook.messages if m.phone]
-            await self._counts.came_in(came)
+        """Take in each webhook; one that isn't Meta's, or is for a number that nobody has, goes to the dead letters."""
+        parsed = [_parsed(delivery) for delivery in batch]
         async with self._storage.batch({d.tenant for d in batch}) as con:
-            good = await recognised(con, good)
+            filed, lost = await file(con, list(zip(batch, parsed, strict=True)))
+            good = await recognised(con, [(d, webhook) for _, d, webhook in filed])
             moved = await _statuses(con, [(d, webhook.statuses) for d, webhook in good])
-            ended = await _unreachable(con, moved.values())
             met = await meet(con, good, moved, self._seen)
             moved = met.now(moved)
+            ended = await _unreachable(con, moved.values())
             await resting.rest(con, _rests(good, moved, self._speed))
             heard = await hear(con, good, moved, met.gained)
             linked = await sessions(con, good)
             changed = [await _templates(con, d, webhook.templates) for d, webhook in good]
             await usage.count(con, [priced(m.tenant, m.month, m.pricing) for m in moved.values() if m.pricing])
+            told: list[list[Outgoing]] = [[] for _ in batch]
+            for (place, _, _), (d, webhook), *news in zip(filed, good, heard.told, linked, changed, strict=True):
+                told[place] += [*_told(d, webhook, moved), *chain(*news)]
+            await _give_up(con, [(batch[place], told[place]) for place in lost])
+        if self._counts is not None:
+            came = [(d.message.sender_id, f"+{m.phone}") for d, webhook in good for m in webhook.messages if m.phone]
+            await self._counts.came_in(came)
         for who, named in met.seen:
             self._seen.add(who, named)
         for tenant, sender_id in {(one.tenant, one.sender_id) for one in heard.answers}:
             self._publisher.wake(WAKE_SEND, f"{tenant} {sender_id} utility".encode())
-        if ended or heard.later or met.merged or any(webhook.templates for _, webhook in good):
+        later = any(told[place] for place in lost) or any(webhook.templates for _, webhook in good)
+        if ended or heard.later or met.merged or later:
             self._publisher.wake(outbox.WAKE)
-        outcomes = iter(
-            _outcome(d, webhook, moved, [*chain(*news)])
-            for (d, webhook), *news in zip(good, heard.told, linked, changed, strict=True)
-        )
-        return [next(outcomes) if isinstance(webhook, Webhook) else webhook for webhook in found]
+        early = {place for (place, _, _), (d, webhook) in zip(filed, good, strict=True) if too_early(d, webhook, moved)}
+        return [
+            lost.get(place) or (_again() if place in early else Done(tuple(told[place]))) for place in range(len(batch))
+        ]
+
+
+def _again() -> Retry:
+    return Retry("the answer that names its message is not written yet", TOO_EARLY_AGAIN, counts=False)
+
+
+async def _give_up(con: Connection, lost: Sequence[tuple[Delivery[Inbound], list[Outgoing]]]) -> None:
+    """What becomes a dead letter holds nobody; what was done of it, if there was more, is told nevertheless."""
+    for one in chain(*(told for _, told in lost)):
+        await outbox.put(con, one.tenant, one.message, one.id, one.cause)
+    await holding.release(con, [(d.tenant, word) for d, _ in lost if (word := as_uuid(d.id))])
 
 
 async def _templates(con: Connection, d: Delivery[Inbound], updates: Sequence[TemplateUpdate]) -> list[Outgoing]:
@@ -130,19 +146,11 @@ async def _templates(con: Connection, d: Delivery[Inbound], updates: Sequence[Te
     return told
 
 
-def _parsed(delivery: Delivery[Inbound]) -> Webhook | Drop:
+def _parsed(delivery: Delivery[Inbound]) -> Parts | Drop:
     try:
         return parse(delivery.message.source, delivery.message.body, delivery.at)
     except UNREADABLE as error:
         return Drop(f"not a webhook of {GATEWAYS.get(delivery.message.source, 'a gateway')}: {error}")
-
-
-def _outcome(
-    d: Delivery[Inbound], webhook: Webhook, moved: dict[tuple[str, str], Moved], told: Iterable[Outgoing]
-) -> Outcome:
-    if too_early(d, webhook, moved):
-        return Retry("the answer that names its message is not written yet", TOO_EARLY_AGAIN, counts=False)
-    return Done((*_told(d, webhook, moved), *told))
 
 
 def _told(d: Delivery[Inbound], webhook: Webhook, moved: dict[tuple[str, str], Moved]) -> list[Outgoing]:

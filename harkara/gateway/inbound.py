@@ -190,7 +190,12 @@ class _TemplateValue(msgspec.Struct):
     new_category: str | None = None
 
 
+class _Metadata(msgspec.Struct):
+    phone_number_id: str | None = None
+
+
 class _Value(msgspec.Struct):
+    metadata: _Metadata | None = None
     contacts: list[_Contact] = []
     messages: list[dict[str, Any]] = []
     statuses: list[_Status] = []
@@ -233,18 +238,22 @@ _SET = {"stop": True, "resume": False}
 UNREADABLE = (msgspec.MsgspecError, KeyError, ValueError, OverflowError, OSError)
 
 
-def parse(body: bytes | msgspec.Raw) -> Webhook:
-    """All that one webhook tells. Raises one of UNREADABLE if it is not Meta's."""
-    found = Webhook()
+def parse(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
+    """All that one webhook tells, by the `phone_number_id` that it is for; None where it names none.
+
+    An app has one address for all its numbers. Raises one of UNREADABLE if it is not Meta's.
+    """
+    found: dict[str | None, Webhook] = {}
     for entry in _decode(body).entry:
         for change in entry.changes:
             if change.field in _READ:
                 value = _decode_value(change.value)
-                found.statuses.extend(_status(status, value.contacts) for status in value.statuses)
-                found.messages.extend(_messages(value))
-                found.preferences.extend(_preferences(value))
+                webhook = found.setdefault(value.metadata.phone_number_id if value.metadata else None, Webhook())
+                webhook.statuses.extend(_status(status, value.contacts) for status in value.statuses)
+                webhook.messages.extend(_messages(value))
+                webhook.preferences.extend(_preferences(value))
             elif change.field in _OF_TEMPLATES:
-                found.templates.append(_template(_decode_template(change.value)))
+                found.setdefault(None, Webhook()).templates.append(_template(_decode_template(change.value)))
     return found
 
 

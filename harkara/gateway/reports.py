@@ -22,10 +22,11 @@ Reader = Callable[[bytes | msgspec.Raw, datetime], Report]
 READERS: dict[str, Reader] = {"evolution": evolution_reports.read, "waha": waha_reports.read}
 
 
-def parse(source: str, body: bytes | msgspec.Raw, at: datetime) -> Webhook:
-    """What a webhook tells that came from `source` at this time.
+def parse(source: str, body: bytes | msgspec.Raw, at: datetime) -> dict[str | None, Webhook]:
+    """What a webhook tells that came from `source` at this time, by the `phone_number_id` that it names.
 
-    Raises msgspec.MsgspecError, KeyError or ValueError if it is none of that gateway's.
+    What lends a phone's account names none. Raises msgspec.MsgspecError, KeyError or ValueError if it is none of that
+    gateway's.
     """
     reader = READERS.get(source)
     if reader is None:
@@ -33,5 +34,5 @@ def parse(source: str, body: bytes | msgspec.Raw, at: datetime) -> Webhook:
     report = reader(body, at)
     value = {"contacts": report.contacts, "messages": report.messages, "statuses": report.statuses}
     change = {"field": "messages", "value": value}
-    webhook = inbound.parse(msgspec.json.encode({"entry": [{"changes": [change]}]}))
-    return replace(webhook, sessions=report.sessions, echoes=report.echoes)
+    webhook = inbound.parse(msgspec.json.encode({"entry": [{"changes": [change]}]}))[None]
+    return {None: replace(webhook, sessions=report.sessions, echoes=report.echoes)}

@@ -272,13 +272,14 @@ def _who_speaks(source: str, body: bytes, at: datetime) -> Speakers:
     if source == "whatsapp" and not _SPEAKS.search(body):
         return Speakers()
     try:
-        found = parse(source, body, at)
+        found = parse(source, body, at).values()
     except UNREADABLE:  # nobody can do what it says
         return Speakers()
-    who: list[InboundMessage | Preference] = [*found.messages, *found.preferences]
+    messages = [one for webhook in found for one in webhook.messages]
+    who: list[InboundMessage | Preference] = [*messages, *(one for webhook in found for one in webhook.preferences)]
     phones = {f"+{one.phone.removeprefix('+')}" for one in who if one.phone}
     users = {one.user_id for one in who if one.user_id}
-    return Speakers(sorted(phones), sorted(users), sorted({wamid for _, wamid in quoting(found.messages)}))
+    return Speakers(sorted(phones), sorted(users), sorted({wamid for _, wamid in quoting(messages)}))
 
 
 async def _publish(ctx: Context[Any, Any], out: Outgoing) -> Ack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -264,7 +264,20 @@ where m.tenant_id = $1 and m.contact_id = $2 and m.sent_at <= $3::timestamptz + 
 order by m.id desc limit 1
 """
 
+_BY_NUMBER = """
+select s.tenant_id, s.phone_number_id, s.id from unnest($1::text[], $2::text[]) as i (tenant_id, number)
+join senders s on s.tenant_id = i.tenant_id and s.phone_number_id = i.number and s.provider in ('cloud', 'sandbox')
+"""
+
 _KEYWORDS = "select id, keywords::text from tenants where id || '' = any ($1::text[])"
+
+
+async def by_number(con: Connection, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], UUID]:
+    """The senders with these (tenant, phone_number_id) that WhatsApp's Cloud API knows."""
+    if not wanted:
+        return {}
+    rows = await con.fetch(_BY_NUMBER, *map(list, zip(*wanted, strict=True)))
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
 async def keywords(con: Connection, tenants: Iterable[str]) -> dict[str, str]:

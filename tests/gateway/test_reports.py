@@ -19,7 +19,7 @@ JID = "919876543210@s.whatsapp.net"
 
 
 def evolution(event: str, data: Any, told: str = TOLD) -> Webhook:
-    return parse("evolution", json.dumps({"event": event, "data": data, "date_time": told}).encode(), AT)
+    return parse("evolution", json.dumps({"event": event, "data": data, "date_time": told}).encode(), AT)[None]
 
 
 def upsert(message: dict[str, Any], jid: str = JID, **more: Any) -> list[InboundMessage]:
@@ -31,7 +31,7 @@ def upsert(message: dict[str, Any], jid: str = JID, **more: Any) -> list[Inbound
 def waha(event: str, payload: Any) -> Webhook:
     told = int(AT.timestamp() * 1000) - 1000
     body = {"id": "evt_1", "timestamp": told, "event": event, "session": "shop", "payload": payload}
-    return parse("waha", json.dumps(body).encode(), AT)
+    return parse("waha", json.dumps(body).encode(), AT)[None]
 
 
 def said(**more: Any) -> list[InboundMessage]:

@@ -77,7 +77,7 @@ async def test_what_whatsapp_decides_is_told_and_listed(
     await sandbox.put("template", {"waba_id": "42", "name": "offer", "language": "en"} | changed)
     await until(lambda: hook.bodies, "the webhook came")
     assert hook.bad_signatures == 0
-    assert parse(hook.bodies[0]).templates == [update]
+    assert parse(hook.bodies[0])[None].templates == [update]
     found = await cloud.templates(credentials, "42")
     assert isinstance(found, list)
     [listed] = found

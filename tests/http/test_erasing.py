@@ -95,7 +95,7 @@ def webhook(phone: str, name: str, text: str) -> bytes:
     """A message to us, as Meta tells it."""
     value = {
         "messaging_product": "whatsapp",
-        "metadata": {"display_phone_number": "1", "phone_number_id": "1"},
+        "metadata": {"display_phone_number": "1"},
         "contacts": [{"profile": {"name": name}, "wa_id": phone[1:]}],
         "messages": [
             {"from": phone[1:], "id": f"wamid.{uuid4()}", "timestamp": "1760000000", "type": "text",

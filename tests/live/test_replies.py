@@ -61,6 +61,23 @@ async def test_stop_ends_everything_for_good(live: Platform, tenant: Tenant) -> 
     assert len(await live.gateway.accepted(sender["phone_number_id"])) == 2
 
 
+async def test_stop_under_a_user_id_stops_what_goes_to_the_number(live: Platform, tenant: Tenant) -> None:
+    sender = await tenant.sender()
+    campaign, contact = await tenant.campaign(sender["id"], 0, 24 * 365), await tenant.contact()
+    await enroll(tenant, campaign, contact["id"])
+    await until_accepted(live.gateway, sender["phone_number_id"], 1)
+    async with listening(tenant) as ear:
+        # They hide their number. Whether a status that names both comes before this or after it.
+        await live.gateway.tell(
+            contact["phone"], sender["phone_number_id"], type="text", text="STOP", user_id_only=True
+        )
+        await ear.until_heard("enrollment.stopped", (await enrollment(tenant, campaign, contact["id"]))["id"])
+    assert (await enrollment(tenant, campaign, contact["id"]))["stopped_reason"] == "opt_out"
+    (shown,) = await tenant.every("/contacts")
+    assert shown["id"] == contact["id"]
+    assert shown["opted_out_at"]
+
+
 async def test_a_stranger_who_writes_becomes_a_contact_without_consent(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
     async with listening(tenant) as ear:
