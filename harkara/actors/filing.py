@@ -20,6 +20,9 @@ from harkara.storage import receiving
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
 
+#: So many of the items that can't be read are named.
+MOST_NAMED = 4
+
 #: What a webhook tells, by the `phone_number_id` that it names.
 Parts = dict[str | None, Webhook]
 
@@ -44,15 +47,26 @@ async def file(
         if isinstance(parts, Drop):
             lost[place] = parts
             continue
+        reasons: list[str] = []
         for number, webhook in parts.items():
+            if webhook.unread:
+                reasons.append(_not_read(webhook.unread))
             if number is None:
                 filed.append(Filed(place, d, webhook))
             elif (sender_id := senders.get((d.tenant, number))) is not None:
                 message = msgspec.structs.replace(d.message, sender_id=str(sender_id))
                 filed.append(Filed(place, msgspec.structs.replace(d, message=message), webhook))
             else:
-                lost[place] = Drop(_no_sender(number))
+                reasons.append(_no_sender(number))
+        if reasons:
+            lost[place] = Drop("; ".join(reasons))
     return filed, lost
+
+
+def _not_read(unread: Sequence[str]) -> str:
+    more = f" and {len(unread) - MOST_NAMED} more" if len(unread) > MOST_NAMED else ""
+    named = "; ".join(unread[:MOST_NAMED])
+    return f"not all of it can be read (the rest is done; replay this once it can be): {named}{more}"
 
 
 def _no_sender(number: str) -> str:

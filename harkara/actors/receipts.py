@@ -25,6 +25,7 @@ from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_ea
 from harkara.actors.naming import Seen, meet
 from harkara.actors.releasing import became
 from harkara.actors.ticker import WAKE_SEND
+from harkara.bus.handling import gives_up
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Drop, Outcome, Retry
 from harkara.bus.publisher import Publisher
@@ -83,7 +84,19 @@ class Receipts:
         self._seen = Seen()
 
     async def handle(self, batch: Sequence[Delivery[Inbound]]) -> Sequence[Outcome]:
-        """Take in each webhook; one that isn't Meta's, or is for a number that nobody has, goes to the dead letters."""
+        """Take in each webhook; one that isn't Meta's, or is for a number that nobody has, goes to the dead letters.
+
+        So does one of which something can't be read, once the rest is done.
+        """
+        try:
+            return await self._take_in(batch)
+        except Exception as error:
+            if len(batch) == 1 and gives_up(error, batch[0].attempt, self.retries):
+                async with self._storage.batch({batch[0].tenant}) as con:
+                    await _give_up(con, [(batch[0], [])])
+            raise
+
+    async def _take_in(self, batch: Sequence[Delivery[Inbound]]) -> Sequence[Outcome]:
         parsed = [_parsed(delivery) for delivery in batch]
         async with self._storage.batch({d.tenant for d in batch}) as con:
             filed, lost = await file(con, list(zip(batch, parsed, strict=True)))

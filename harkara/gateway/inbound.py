@@ -7,10 +7,12 @@ are absent are those of Meta's webhook reference (a username contact has no `wa_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -122,7 +124,7 @@ class TemplateUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """All that one webhook tells, each kind in its order."""
+    """All that one webhook tells, each kind in its order; `unread` is what of it can't be read, and why."""
 
     statuses: list[StatusUpdate] = field(default_factory=list[StatusUpdate])
     messages: list[InboundMessage] = field(default_factory=list[InboundMessage])
@@ -130,6 +132,7 @@ class Webhook:
     sessions: list[SessionChange] = field(default_factory=list[SessionChange])
     echoes: list[Echo] = field(default_factory=list[Echo])
     templates: list[TemplateUpdate] = field(default_factory=list[TemplateUpdate])
+    unread: list[str] = field(default_factory=list[str])
 
 
 class _Profile(msgspec.Struct):
@@ -150,7 +153,7 @@ class _Error(msgspec.Struct):
     code: int = 0
     title: str | None = None
     message: str | None = None
-    error_data: _ErrorData | None = None
+    error_data: _ErrorData | str | None = None
 
 
 class _Origin(msgspec.Struct):
@@ -237,12 +240,27 @@ _SET = {"stop": True, "resume": False}
 #: How `parse` says that a body is no webhook of Meta's.
 UNREADABLE = (msgspec.MsgspecError, KeyError, ValueError, OverflowError, OSError)
 
+#: A phone number without its plus, and the longest ids, as the database can hold them.
+_PHONE = re.compile("[1-9][0-9]{5,14}")
+_LONGEST_ID = 128
+_LONGEST_USER_ID = 64
+_LONGEST_TYPE = 32
+_LARGEST_CODE = 2**31 - 1
+
 
 def parse(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
     """All that one webhook tells, by the `phone_number_id` that it is for; None where it names none.
 
-    An app has one address for all its numbers. Raises one of UNREADABLE if it is not Meta's.
+    An app has one address for all its numbers. What can't be read keeps nothing else from being read. Raises one of
+    UNREADABLE if it is not Meta's.
     """
+    try:
+        return _all_at_once(body)
+    except UNREADABLE:
+        return _item_by_item(body)
+
+
+def _all_at_once(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
     found: dict[str | None, Webhook] = {}
     for entry in _decode(body).entry:
         for change in entry.changes:
@@ -250,11 +268,90 @@ def parse(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
                 value = _decode_value(change.value)
                 webhook = found.setdefault(value.metadata.phone_number_id if value.metadata else None, Webhook())
                 webhook.statuses.extend(_status(status, value.contacts) for status in value.statuses)
-                webhook.messages.extend(_messages(value))
-                webhook.preferences.extend(_preferences(value))
+                names = _names(value.contacts)
+                webhook.messages.extend(_message(message, names) for message in value.messages)
+                webhook.preferences.extend(_preferences(value.user_preferences, names))
             elif change.field in _OF_TEMPLATES:
                 found.setdefault(None, Webhook()).templates.append(_template(_decode_template(change.value)))
     return found
+
+
+def _item_by_item(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
+    """The same, at many times the cost: what can be read, numbers for texts too, and in `unread` what can't.
+
+    That is with what names no number.
+    """
+    found: dict[str | None, Webhook] = {None: (rest := Webhook())}
+    whole = msgspec.json.decode(body, type=dict[str, Any])
+    if not isinstance(whole.get("entry"), list):
+        raise ValueError("it has no list of entries")
+    for entry_at, entry in _items(whole, "entry", "", rest.unread):
+        for at, change in _items(entry, "changes", f"{entry_at}.", rest.unread):
+            with _noting(at, rest.unread):
+                name, value = change["field"], _object(change.get("value"))
+                if name in _READ:
+                    _read_change(value, f"{at}.", found, rest.unread)
+                elif name in _OF_TEMPLATES:
+                    rest.templates.append(_template(_lenient(value, _TemplateValue)))
+    return found
+
+
+def _read_change(value: dict[str, Any], at: str, found: dict[str | None, Webhook], unread: list[str]) -> None:
+    metadata = _lenient(value.get("metadata") or {}, _Metadata)
+    webhook = found.setdefault(metadata.phone_number_id, Webhook())
+    contacts: list[_Contact] = []
+    for place, one in _items(value, "contacts", at, unread):
+        with _noting(place, unread):
+            contacts.append(_lenient(one, _Contact))
+    names = _names(contacts)
+    for place, one in _items(value, "statuses", at, unread):
+        with _noting(place, unread):
+            webhook.statuses.append(_status(_lenient(one, _Status), contacts))
+    for place, one in _items(value, "messages", at, unread):
+        with _noting(place, unread):
+            webhook.messages.append(_message(one, names))
+    for place, one in _items(value, "user_preferences", at, unread):
+        with _noting(place, unread):
+            webhook.preferences.extend(_preferences([_lenient(one, _Preference)], names))
+
+
+def _items(part: dict[str, Any], name: str, at: str, unread: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a list, each with its place. Whatever else is there is noted."""
+    listed = part.get(name)
+    for place, one in enumerate(cast("list[object]", listed) if isinstance(listed, list) else []):
+        if isinstance(one, dict):
+            yield f"{at}{name}[{place}]", cast("dict[str, Any]", one)
+        else:
+            unread.append(f"{at}{name}[{place}]: it is no object")
+    if listed is not None and not isinstance(listed, list):
+        unread.append(f"{at}{name}: it is no list")
+
+
+@contextmanager
+def _noting(at: str, unread: list[str]) -> Generator[None]:
+    """Note what can't be read in this place, and go on."""
+    try:
+        yield
+    except KeyError as error:
+        unread.append(f"{at}: {error} is missing")
+    except UNREADABLE as error:
+        unread.append(f"{at}: {error}")
+
+
+_S = TypeVar("_S")
+
+
+def _lenient(part: dict[str, Any], type_: type[_S]) -> _S:
+    """An object in which numbers may stand for texts, and texts for numbers."""
+    return msgspec.convert(_as_texts(part), type_, strict=False)
+
+
+def _as_texts(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {key: _as_texts(one) for key, one in cast("dict[str, Any]", part).items()}
+    if isinstance(part, list):
+        return [_as_texts(one) for one in part]  # pyright: ignore[reportUnknownVariableType]
+    return str(part) if isinstance(part, int) and not isinstance(part, bool) else part
 
 
 def _template(value: _TemplateValue) -> TemplateUpdate:
@@ -269,20 +366,25 @@ def _template(value: _TemplateValue) -> TemplateUpdate:
 
 def _status(status: _Status, contacts: Sequence[_Contact]) -> StatusUpdate:
     phone, user_id = status.recipient_id, status.recipient_user_id
+    if phone and not _PHONE.fullmatch(phone):
+        phone = _number(phone)
     if not (phone and user_id):  # one may be among the contacts alone
         for one in contacts:
             if (phone and one.wa_id == phone) or (user_id and one.user_id == user_id):
-                phone, user_id = phone or one.wa_id, user_id or one.user_id
+                phone, user_id = phone or _number(one.wa_id), user_id or one.user_id
     error = status.errors[0] if status.errors else None
-    details = error.error_data.details if error and error.error_data else None
+    data = error.error_data if error else None
+    details = data.details if isinstance(data, _ErrorData) else data
+    if error and abs(error.code) > _LARGEST_CODE:
+        raise ValueError(f"{error.code} is no error code")
     return StatusUpdate(
-        status.id,
+        _id(status.id),
         # A voice message that was listened to was read.
         "read" if status.status == "played" else status.status,
         _at(status.timestamp),
         status.biz_opaque_callback_data,
         error.code if error else None,
-        (details or error.message or error.title) if error else None,
+        _text(details or error.message or error.title) if error else None,
         _priced(status),
         phone,
         user_id,
@@ -297,40 +399,67 @@ def _priced(status: _Status) -> dict[str, Any] | None:
     return {**status.pricing, "origin": origin}
 
 
-def _names(value: _Value) -> dict[str, str | None]:
-    return {key: c.profile.name for c in value.contacts if c.profile for key in (c.wa_id, c.user_id) if key}
+def _names(contacts: Sequence[_Contact]) -> dict[str, str | None]:
+    return {key: _text(c.profile.name) for c in contacts if c.profile for key in (c.wa_id, c.user_id) if key}
 
 
-def _preferences(value: _Value) -> Iterator[Preference]:
-    names = _names(value)
-    for one in value.user_preferences:
+def _preferences(set_: Iterable[_Preference], names: Mapping[str, str | None]) -> Iterator[Preference]:
+    for one in set_:
         out = _SET.get(one.value.lower())
         if one.category == _MARKETING and out is not None:
-            name = names.get(one.wa_id or "") or names.get(one.user_id or "")
-            yield Preference(one.wa_id, one.user_id, name, _at(str(one.timestamp)), out)
+            phone, user_id = _who(one.wa_id, one.user_id)
+            yield Preference(phone, user_id, _name(names, phone, user_id), _at(str(one.timestamp)), out)
 
 
-def _messages(value: _Value) -> Iterator[InboundMessage]:
-    names = _names(value)
-    for message in value.messages:
-        kind = str(message.get("type", "unknown"))
-        part = _object(message.get(kind))
-        phone, user_id = message.get("from"), message.get("from_user_id")
-        text, said = _words(kind, part, message.get(kind))
-        yield InboundMessage(
-            str(message["id"]),
-            phone,
-            user_id,
-            names.get(phone or "") or names.get(user_id or ""),
-            _at(str(message.get("timestamp", "0"))),
-            kind,
-            text,
-            part.get("message_id") if kind == "reaction" else _object(message.get("context")).get("id"),
-            message,
-            said,
-            _changed(part) if kind == "system" else None,
-            _file(part) if kind in FILES else None,
-        )
+def _message(message: dict[str, Any], names: Mapping[str, str | None]) -> InboundMessage:
+    kind = str(message.get("type", "unknown"))
+    part = _object(message.get(kind))
+    phone, user_id = _who(message.get("from"), message.get("from_user_id"))
+    text, said = _words(kind, part, message.get(kind))
+    quoted = part.get("message_id") if kind == "reaction" else _object(message.get("context")).get("id")
+    return InboundMessage(
+        _id(message["id"]),
+        phone,
+        user_id,
+        _name(names, phone, user_id),
+        _at(str(message.get("timestamp", "0"))),
+        kind[:_LONGEST_TYPE],
+        text,
+        _id(quoted) if quoted else None,
+        message,
+        said,
+        _changed(part) if kind == "system" else None,
+        _file(part) if kind in FILES else None,
+    )
+
+
+def _name(names: Mapping[str, str | None], phone: str | None, user_id: str | None) -> str | None:
+    return names.get(phone or "") or names.get(user_id or "")
+
+
+def _who(phone: object, user_id: object) -> tuple[str | None, str | None]:
+    """The number (E.164 without `+`) and the user id of somebody.
+
+    What is no phone number is left out if there is an id. Raises ValueError if nobody can be told by them.
+    """
+    known, id_ = _number(phone), _id(user_id, _LONGEST_USER_ID) if user_id else None
+    if known is None and id_ is None:
+        raise ValueError(f"{str(phone)[:_LONGEST_USER_ID]!r} is no phone number, and there is no user id")
+    return known, id_
+
+
+def _number(phone: object) -> str | None:
+    """Its digits, if it is a phone number."""
+    digits = str(phone).removeprefix("+") if isinstance(phone, str | int) else ""
+    return digits if _PHONE.fullmatch(digits) else None
+
+
+def _id(value: object, longest: int = _LONGEST_ID) -> str:
+    """An id as the database can hold it. Raises ValueError if it can't."""
+    text = str(value) if isinstance(value, str | int) else ""
+    if not text or len(text) > longest or "\0" in text:
+        raise ValueError(f"{str(value)[:_LONGEST_USER_ID]!r} is no id")
+    return text
 
 
 def _words(kind: str, part: dict[str, Any], whole: object) -> tuple[str | None, tuple[str, ...]]:
@@ -369,7 +498,7 @@ def _changed(system: dict[str, Any]) -> Changed | None:
     phone = _text(system.get("wa_id", system.get("new_wa_id")))
     user_id = _text(system.get("user_id", system.get("new_user_id")))
     changes = str(system.get("type", "")).endswith(("changed_number", "changed_user_id", "user_id_changed"))
-    return Changed(phone, user_id) if changes and (phone or user_id) else None
+    return Changed(*_who(phone, user_id)) if changes and (phone or user_id) else None
 
 
 def _place(part: dict[str, Any]) -> str | None:

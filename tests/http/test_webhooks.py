@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -205,6 +206,14 @@ async def test_the_largest_body_is_taken_and_a_larger_one_is_not(
     (await send(api, sender, json.dumps({"x": "y" * (room + 1)}).encode())).is_problem(413)
     [message] = await stored(live_bus, acme.tenant)
     assert len(message.body) > BODY_LIMIT
+
+
+@pytest.mark.parametrize("who", [919876543210, ["919876543210"], None, {"id": 1}, "123"])
+async def test_whoever_writes_a_webhook_of_meta_is_answered(api: Api, acme: Account, sender: str, who: Any) -> None:
+    message = {"id": "wamid.1", "from": who, "timestamp": 1772366400, "type": "text", "text": {"body": "STOP"}}
+    change = {"field": "messages", "value": {"messages": [message]}}
+    body = json.dumps({"entry": [{"changes": [change]}]}).encode()
+    assert (await send(api, sender, body)).status == 200
 
 
 @pytest.mark.parametrize("sender", ["0192a000-0000-7000-8000-00000000dead", "no-id", "0"])

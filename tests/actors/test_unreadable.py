@@ -1,0 +1,94 @@
+"""A webhook of which something can't be read: the rest is done, and it is a dead letter that says so."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import pytest
+from enrolled import enrolled
+from heard import AT, Quiet, World, said
+from support import NewTenant
+
+from harkara.actors.receipts import Receipts
+from harkara.bus.handling import TRIES_OF_REFUSED
+from harkara.bus.messages import Delivery
+from harkara.bus.outcomes import Drop, Outcome
+from harkara.schemas.work import Inbound
+from harkara.storage import holding
+from harkara.storage.storage import Storage
+
+STOP: dict[str, Any] = {"type": "text", "text": {"body": "STOP"}}
+
+
+@pytest.fixture
+async def world(storage: Storage, new_tenant: NewTenant) -> World:
+    return World(storage, await enrolled(storage, await new_tenant()))
+
+
+async def handled(world: World, delivery: Delivery[Inbound]) -> Outcome:
+    quiet: Any = Quiet()
+    (outcome,) = await Receipts(world.storage, quiet).handle([delivery])
+    return outcome
+
+
+async def hold(world: World, delivery: Delivery[Inbound]) -> None:
+    async with world.storage.batch((world.tenant,)) as con:
+        assert (await holding.hold(con, world.tenant, UUID(delivery.id), [world.one.contact])).new
+
+
+async def holds(world: World) -> int:
+    async with world.storage.tenant(world.tenant) as con:
+        found: int = await con.fetchval("select count(*) from contact_holds")
+    return found
+
+
+async def test_a_stop_beside_what_can_not_be_read_counts_once_and_the_rest_is_a_dead_letter(world: World) -> None:
+    delivery = world.delivery(said(**STOP, timestamp="nope"), said(**STOP))
+    await hold(world, delivery)
+    outcome = await handled(world, delivery)
+    assert isinstance(outcome, Drop)
+    assert "changes[0].messages[0]: invalid literal" in outcome.reason
+    assert "the rest is done" in outcome.reason
+    assert (await world.contact()).opted_out_at == AT
+    assert len(await world.replies()) == 1
+    assert await holds(world) == 0
+    first = await world.told_later()
+    assert sorted(first) == ["contact.opted_out", "enrollment.stopped", "reply.received"]
+    assert isinstance(await handled(world, delivery), Drop), "a replay"
+    assert len(await world.replies()) == 1
+    again = (await world.told_later())[len(first) :]
+    assert again == ["reply.received", "contact.opted_out"], "told once more, under the same ids"
+
+
+@pytest.mark.parametrize("phone", ["123", "9" * 17])
+async def test_a_number_that_is_none_is_a_dead_letter_at_once_unless_there_is_a_user_id(
+    world: World, phone: str
+) -> None:
+    outcome = await handled(world, world.delivery(said(phone=phone, **STOP)))
+    assert isinstance(outcome, Drop)
+    assert f"'{phone}' is no phone number" in outcome.reason
+    assert await world.replies() == []
+    await world.hears_message(phone=phone, from_user_id="IN.77", **STOP)
+    assert len(await world.replies()) == 1
+
+
+async def test_a_new_number_that_is_none_changes_nothing(world: World) -> None:
+    new = {"type": "user_changed_number", "wa_id": "12"}
+    before = (await world.contact()).phone
+    outcome = await handled(world, world.delivery(said(type="system", system=new)))
+    assert isinstance(outcome, Drop)
+    assert "'12' is no phone number" in outcome.reason
+    assert (await world.contact()).phone == before
+
+
+async def test_what_is_given_up_holds_nobody_any_more(world: World) -> None:
+    template = {"message_template_name": "a\0b", "message_template_language": "en", "event": "APPROVED"}
+    delivery = world.delivery(template, field="message_template_status_update")
+    await hold(world, delivery)
+    for attempt, left in ((TRIES_OF_REFUSED - 1, 1), (TRIES_OF_REFUSED, 0)):
+        with pytest.raises(asyncpg.DataError):
+            await handled(world, msgspec.structs.replace(delivery, attempt=attempt))
+        assert await holds(world) == left
