@@ -14,6 +14,14 @@ _EMAIL = re.compile(r"^[^@\s]+@[^@\s.]+(\.[^@\s.]+)+\Z")
 _LOCALE = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8}){0,2}\Z")
 _E164 = re.compile(r"^\+[1-9][0-9]{5,14}\Z")
 
+#: Where mobile numbers are written with and without a digit: what is before it, the digit, what is after it. In Brazil
+#: that is the ninth digit, in Mexico and Argentina what is or was dialled from abroad.
+_LINES = (
+    (re.compile(r"(\+55\d\d)(9?)([6-9]\d{7})"), "9"),
+    (re.compile(r"(\+52)(1?)([2-9]\d{9})"), "1"),
+    (re.compile(r"(\+54)(9?)([1-8]\d{9})"), "9"),
+)
+
 #: Kinds of numbers that WhatsApp can have.
 REACHABLE = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE)
 
@@ -40,6 +48,15 @@ def e164(text: str, region: str | None) -> str:
     if not _E164.match(found):
         raise ValueError("is not a phone number that WhatsApp can reach: it has more than 15 digits, or too few")
     return found
+
+
+def spellings(phone: str) -> tuple[str, ...]:
+    """All ways to write a line's number (E.164), this one first: WhatsApp may have another than its owner."""
+    for pattern, digit in _LINES:
+        if found := pattern.fullmatch(phone):
+            before, has, after = found.groups()
+            return phone, f"{before}{'' if has else digit}{after}"
+    return (phone,)
 
 
 def _fits(number: phonenumbers.PhoneNumber, kind: int) -> bool:

@@ -24,6 +24,7 @@ from harkara.actors.librarian import updated_event
 from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_early
 from harkara.actors.naming import Seen, meet
 from harkara.actors.releasing import became
+from harkara.actors.spelling import respelled
 from harkara.actors.ticker import WAKE_SEND
 from harkara.bus.handling import gives_up
 from harkara.bus.messages import Delivery, Outgoing
@@ -100,7 +101,7 @@ class Receipts:
         parsed = [_parsed(delivery) for delivery in batch]
         async with self._storage.batch({d.tenant for d in batch}) as con:
             filed, lost = await file(con, list(zip(batch, parsed, strict=True)))
-            good = await recognised(con, [(d, webhook) for _, d, webhook in filed])
+            good = await respelled(con, await recognised(con, [(d, webhook) for _, d, webhook in filed]))
             moved = await _statuses(con, [(d, webhook.statuses) for d, webhook in good])
             met = await meet(con, good, moved, self._seen)
             moved = met.now(moved)

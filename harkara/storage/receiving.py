@@ -202,6 +202,13 @@ order by rank limit 1
 
 _BY_USER_ID = 2
 
+_KNOWN_NUMBERS = """
+select i.tenant_id, i.phone from unnest($1::text[], $2::text[]) as i (tenant_id, phone) cross join lateral (
+  select from contacts c where c.tenant_id = i.tenant_id and c.phone = i.phone
+  union all
+  select from phone_numbers p where p.tenant_id = i.tenant_id and p.phone = i.phone) known
+"""
+
 #: What somebody else has is not taken from them.
 _LEARN = f"""
 update contacts k
@@ -278,6 +285,12 @@ async def by_number(con: Connection, wanted: Collection[tuple[str, str]]) -> dic
         return {}
     rows = await con.fetch(_BY_NUMBER, *map(list, zip(*wanted, strict=True)))
     return {(row[0], row[1]): row[2] for row in rows}
+
+
+async def known_numbers(con: Connection, asked: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of these (tenant, number) that a contact has."""
+    rows = await con.fetch(_KNOWN_NUMBERS, *map(list, zip(*asked, strict=True)))
+    return {(row[0], row[1]) for row in rows}
 
 
 async def keywords(con: Connection, tenants: Iterable[str]) -> dict[str, str]:

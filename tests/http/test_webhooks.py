@@ -29,7 +29,7 @@ from harkara.http.problems import Problem
 from harkara.http.webhooks import BODY_LIMIT, Source, Sources
 from harkara.schemas.work import Inbound
 from harkara.storage.halting import WAKE_SENDER
-from harkara.storage.models import Message
+from harkara.storage.models import Contact, Message
 from harkara.storage.storage import Storage
 from harkara.vault import Vault
 
@@ -137,6 +137,19 @@ async def test_who_quotes_what_we_sent_is_held_although_nobody_knows_their_user_
     message = {"from_user_id": "US.1", "id": "wamid.1", "timestamp": "1772366400", **stop}
     body = {"entry": [{"changes": [{"field": "messages", "value": {"messages": [message]}}]}]}
     assert (await send(api, sender, json.dumps(body).encode())).status == 200
+    async with storage.tenant(acme.tenant) as con:
+        assert str(await con.fetchval("select contact_id from contact_holds")) == contact
+
+
+async def test_who_writes_under_another_spelling_of_their_number_is_held(
+    api: Api, acme: Account, storage: Storage, sender: str
+) -> None:
+    contact = await acme.contact()
+    async with storage.tenant(acme.tenant):
+        await Contact.filter(id=contact).update(phone="+5511987654321")
+    stop = {"type": "text", "text": {"body": "STOP"}, "id": "wamid.1", "timestamp": "1772366400"}
+    change = {"field": "messages", "value": {"messages": [{**stop, "from": "551187654321"}]}}
+    assert (await send(api, sender, json.dumps({"entry": [{"changes": [change]}]}).encode())).status == 200
     async with storage.tenant(acme.tenant) as con:
         assert str(await con.fetchval("select contact_id from contact_holds")) == contact
 
