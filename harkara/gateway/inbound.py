@@ -240,6 +240,9 @@ _SET = {"stop": True, "resume": False}
 #: How `parse` says that a body is no webhook of Meta's.
 UNREADABLE = (msgspec.MsgspecError, KeyError, ValueError, OverflowError, OSError)
 
+#: A webhook of Meta's has at most 1,000 items; one of which so many can't be read is none.
+MOST_UNREAD = 1_000
+
 #: A phone number without its plus, and the longest ids, as the database can hold them.
 _PHONE = re.compile("[1-9][0-9]{5,14}")
 _LONGEST_ID = 128
@@ -288,12 +291,19 @@ def _item_by_item(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
     for entry_at, entry in _items(whole, "entry", "", rest.unread):
         for at, change in _items(entry, "changes", f"{entry_at}.", rest.unread):
             with _noting(at, rest.unread):
-                name, value = change["field"], _object(change.get("value"))
+                name = str(change["field"])
                 if name in _READ:
-                    _read_change(value, f"{at}.", found, rest.unread)
+                    _read_change(_value(change), f"{at}.", found, rest.unread)
                 elif name in _OF_TEMPLATES:
-                    rest.templates.append(_template(_lenient(value, _TemplateValue)))
+                    rest.templates.append(_template(_lenient(_value(change), _TemplateValue)))
     return found
+
+
+def _value(change: dict[str, Any]) -> dict[str, Any]:
+    value = change["value"]
+    if not isinstance(value, dict):
+        raise ValueError("its value is no object")
+    return cast("dict[str, Any]", value)
 
 
 def _read_change(value: dict[str, Any], at: str, found: dict[str | None, Webhook], unread: list[str]) -> None:
@@ -322,9 +332,9 @@ def _items(part: dict[str, Any], name: str, at: str, unread: list[str]) -> Itera
         if isinstance(one, dict):
             yield f"{at}{name}[{place}]", cast("dict[str, Any]", one)
         else:
-            unread.append(f"{at}{name}[{place}]: it is no object")
+            _note(unread, f"{at}{name}[{place}]: it is no object")
     if listed is not None and not isinstance(listed, list):
-        unread.append(f"{at}{name}: it is no list")
+        _note(unread, f"{at}{name}: it is no list")
 
 
 @contextmanager
@@ -333,9 +343,16 @@ def _noting(at: str, unread: list[str]) -> Generator[None]:
     try:
         yield
     except KeyError as error:
-        unread.append(f"{at}: {error} is missing")
+        _note(unread, f"{at}: {error} is missing")
     except UNREADABLE as error:
-        unread.append(f"{at}: {error}")
+        _note(unread, f"{at}: {error}")
+
+
+def _note(unread: list[str], what: str) -> None:
+    """Raises ValueError if it is too much, so that nobody can keep us busy."""
+    unread.append(what)
+    if len(unread) > MOST_UNREAD:
+        raise ValueError(f"more than {MOST_UNREAD} of its items can't be read: {unread[0]}")
 
 
 _S = TypeVar("_S")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harkara.gateway.inbound import UNREADABLE, Webhook, parse
+from harkara.gateway.inbound import MOST_UNREAD, UNREADABLE, Webhook, parse
 
 STATUS: dict[str, Any] = {"id": "wamid.1", "status": "delivered", "timestamp": "1772366400"}
 MESSAGE: dict[str, Any] = {
@@ -64,9 +64,17 @@ def test_what_can_not_be_read_is_named_and_keeps_nothing_else_from_being_read(ba
 
 
 def test_a_change_that_can_not_be_read_is_named() -> None:
-    found = told({"value": {}}, value(messages=[MESSAGE]), {"field": "message_template_status_update", "value": {}})
-    assert [unread.partition(":")[0] for unread in found.unread] == ["entry[0].changes[0]", "entry[0].changes[2]"]
+    of_template = {"field": "message_template_status_update", "value": {}}
+    found = told({"value": {}}, value(messages=[MESSAGE]), of_template, {"field": "messages", "value": [MESSAGE]}, {})
+    places = [unread.partition(":")[0] for unread in found.unread]
+    assert places == [f"entry[0].changes[{place}]" for place in (0, 2, 3, 4)]
     assert len(found.messages) == 1
+
+
+def test_nobody_keeps_us_busy_with_what_can_not_be_read() -> None:
+    assert len(told(value(messages=[5] * MOST_UNREAD, statuses=[STATUS])).unread) == MOST_UNREAD
+    with pytest.raises(ValueError, match=r"more than 1000 .*messages\[0\]: it is no object"):
+        told(value(messages=[5] * 1_000_000, statuses=[STATUS]))
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"5", b'{"entry": 5}', b'{"entry": null}'])
