@@ -16,7 +16,9 @@ TOO_FAST = frozenset({130429, 80007, 4})
 #: From this much of its allowance on, in percent, an account goes more slowly.
 NEAR_LIMIT = 80
 
-#: A template that WhatsApp holds for a look at its quality leaves this often, for so long.
+#: A template of which WhatsApp takes messages and keeps them, until it has looked at its quality (those of a paused one
+#: end as `failed`, 132015), leaves this often, for so long.
+KEPT = frozenset({"held_for_quality_assessment", "paused"})
 PACED_PER_S, PACED = 1.0, timedelta(hours=1)
 
 
@@ -34,7 +36,7 @@ async def learn(lessons: Lessons, sender_id: str, spending: Spending, answer: An
     if isinstance(answer, Accepted):
         if answer.usage >= NEAR_LIMIT:
             await lessons.slow_down(sender_id)
-        if answer.status == "held_for_quality_assessment" and spending.template:
+        if answer.status in KEPT and spending.template:
             await lessons.pace(spending.template, PACED_PER_S, PACED.total_seconds())
     elif isinstance(answer, Refused) and answer.rule.action is Action.BACK_OFF:
         if answer.rule.scope is Scope.PAIR:

@@ -53,6 +53,7 @@ from harkara.rendering import Unsayable
 from harkara.schemas import events
 from harkara.schemas.base import Message
 from harkara.schemas.content import Content
+from harkara.schemas.reasons import NOT_AGAIN
 from harkara.schemas.work import Send
 from harkara.storage import counting, deferring, due, goals, holding, opting, resting, sending
 from harkara.storage.opting import Word
@@ -250,8 +251,12 @@ class Sender:
             case Park():
                 await self._park((delivery.tenant, _enrollment(attempt), attempt.message_id))
                 return Done()
-            case Settled(status):
+            case Settled(status, against):
                 facts = judged.facts
+                if against is not None:
+                    facts = replace(facts, reason=f"{facts.reason}; {NOT_AGAIN}{against}")
+                    async with self._storage.batch((delivery.tenant,)) as con:
+                        await sending.keep(con, delivery.tenant, attempt.message_id, facts.reason)
                 if facts.resend_at and not facts.resent and delivery.deliveries == 1:
                     return Done()  # it has only waited for a receipt, and what came of it was told by that
                 before = Finish(status, facts.reason, facts.error_code)

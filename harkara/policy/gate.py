@@ -87,9 +87,13 @@ class Park(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """It was dealt with before, as `status` says: this is a second copy of the work."""
+    """It was dealt with before, as `status` says: this is a second copy of the work.
+
+    Or it is in doubt, and `against` says what stands against sending it once more.
+    """
 
     status: str
+    against: str | None = None
 
 
 class Stale(msgspec.Struct, frozen=True, gc=False):
@@ -142,18 +146,29 @@ def _in_doubt(facts: Facts, message: Attempt, resend_at: datetime) -> Verdict:
     """
     if resend_at - facts.now > DUE_SOON:
         return InDoubt(resend_at - facts.now)
-    stopped = message.enrollment_id is not None and (
-        facts.enrollment_status in (None, "stopped", "paused", "failed")
-        or facts.campaign_status != "active"
-        or facts.goal_met
-        or facts.exit_met
-    )
-    if stopped or not facts.tenant_active or facts.delivery != "at_least_once":
-        return Settled("unknown")
+    if (against := _against(facts, message)) is not None:
+        return Settled("unknown", against)
     verdict = _first(POLICY, facts, message)
     if isinstance(verdict, Go):
         return verdict if message.resend else Resend()
-    return verdict if isinstance(verdict, Wait) else Settled("unknown")
+    return Settled("unknown", verdict.reason) if isinstance(verdict, Suppress | Defer) else verdict
+
+
+def _against(facts: Facts, message: Attempt) -> str | None:
+    """What stands against sending a message once more, besides policy."""
+    if not facts.tenant_active:
+        return "tenant_inactive"
+    if facts.delivery != "at_least_once":
+        return facts.delivery
+    if message.enrollment_id is None:
+        return None
+    if facts.enrollment_status in (None, "stopped", "paused", "failed"):
+        return "enrollment_stopped"
+    if facts.campaign_status != "active":
+        return "campaign_inactive"
+    if facts.goal_met:
+        return "goal_reached"
+    return "exit_condition" if facts.exit_met else None
 
 
 def _tenant(facts: Facts, message: Attempt) -> Verdict | None:

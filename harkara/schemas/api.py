@@ -1252,7 +1252,8 @@ class MessageQuery(Paging):
 class MessageShown(Shown):
     """A message and where it is. `reason` says why it was not sent, not yet, or not delivered.
 
-    One in doubt that no receipt settles before `resend_at` is sent once more then, and is `resent`.
+    One in doubt that no receipt settles before `resend_at` is sent once more then, and is `resent`. If something stands
+    against that, such as an opt-out, `resend_at` is null again, and `reason` says what it is.
     """
 
     id: UUID

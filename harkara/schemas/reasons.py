@@ -159,6 +159,9 @@ IN_DOUBT = Words(
     "send a new one",
 )
 
+#: In the reason of one that was to be sent once more and is not, before the code of what stands against it.
+NOT_AGAIN = "not sent once more: "
+
 #: What is said of a message that still waits although the gate would not let it leave.
 ENDED = {
     code: Words(f"{text}: as things stand it is suppressed when its turn comes, and does not leave", todo)
@@ -186,10 +189,15 @@ _WAITING = "nothing: it is tried again by itself; cancel it with POST /messages/
 _FAILED = "mend what the text says, and send a new message"
 
 
+def _not_again(against: Words) -> Words:
+    return Words(f"{IN_DOUBT.text}. It is not sent once more, because {against.text}", against.todo)
+
+
 def words(status: str, reason: str | None, error_code: int | None) -> tuple[str, Words] | None:
     """The code, and in words, why a message of this status went no further; None if nothing stands in its way."""
     if status == "unknown":
-        return "in_doubt", IN_DOUBT
+        against = POLICY.get((reason or "").rpartition(NOT_AGAIN)[2])
+        return "in_doubt", IN_DOUBT if against is None else _not_again(against)
     if status not in ("queued", "failed", "suppressed") or (reason is None and error_code is None):
         return None
     known = POLICY.get(reason or "") or GATEWAY.get(error_code or 0)

@@ -255,6 +255,18 @@ async def stands(con: Connection, message_id: UUID, transaction: str) -> bool:
     return bool(await con.fetchval(_STANDS, message_id, transaction))
 
 
+#: Unless a receipt has settled it meanwhile.
+_KEEP = """
+update messages set resend_at = null, reason = $3, updated_at = now()
+where tenant_id || '' = $1 and id = $2 and status = 'unknown' and not resent
+"""
+
+
+async def keep(con: Connection, tenant: str, message_id: UUID, reason: str | None) -> None:
+    """Note of a message in doubt that it is not sent once more after all, and why."""
+    await con.execute(_KEEP, tenant, message_id, reason)
+
+
 class Advance(msgspec.Struct, frozen=True, gc=False):
     """Where an enrolment goes from a message that is dealt with: on to a next step, or to its end.
 

@@ -19,6 +19,7 @@ from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.errors import rule_for
 from harkara.gateway.protocol import Accepted, Answer, Credentials, NotSent, Refused, Unknown
+from harkara.schemas.reasons import words
 from harkara.schemas.work import Inbound, Send
 from harkara.storage.models import Campaign, CampaignStep, Contact, ContactCampaignProgress, Message
 from harkara.storage.storage import Storage
@@ -280,8 +281,16 @@ async def test_a_second_one_that_is_refused_proves_nothing_about_the_first(world
     assert row.reason.startswith("sent once more, and refused")
 
 
-@pytest.mark.parametrize("what", ["opted_out", "stopped", "archived", "changed"])
-async def test_what_policy_forbids_meanwhile_stays_in_doubt(world: World, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "against"),
+    [
+        ("opted_out", "opted_out"),
+        ("stopped", "enrollment_stopped"),
+        ("archived", "campaign_inactive"),
+        ("changed", "at_most_once"),
+    ],
+)
+async def test_what_policy_forbids_meanwhile_stays_in_doubt_and_says_why(world: World, what: str, against: str) -> None:
     await in_doubt(world)
     one = world.one
     async with world.storage.tenant(one.tenant):
@@ -297,7 +306,12 @@ async def test_what_policy_forbids_meanwhile_stays_in_doubt(world: World, what: 
     outcome = await world.deliver()
     assert isinstance(outcome, Done)
     assert names(outcome) == []
-    assert ((await world.row()).status, world.taken) == ("unknown", 1)
+    row = await world.row()
+    assert (row.status, world.taken, row.resend_at) == ("unknown", 1, None)
+    assert row.reason == f"{LOST.reason}; not sent once more: {against}"
+    told = words(row.status, row.reason, row.error_code)
+    assert told is not None
+    assert ("the contact has opted out" in told[1].text) == (what == "opted_out")
 
 
 async def test_of_two_copies_one_is_sent_again(world: World) -> None:

@@ -127,10 +127,11 @@ async def test_what_is_kept_back_costs_the_others_nothing(bank: Bank) -> None:
     assert await bank.ask(to="+912", portfolio="p" + bank.number, daily=1) is None
 
 
-async def test_a_template_that_is_watched_leaves_slowly(bank: Bank) -> None:
+@pytest.mark.parametrize("status", ["held_for_quality_assessment", "paused"])
+async def test_a_template_that_is_watched_leaves_slowly(bank: Bank, status: str) -> None:
     spending = Spending(template=uuid4().hex)
     assert await bank.ask(template=spending.template) is None
-    held = Accepted("wamid.1", "held_for_quality_assessment")
+    held = Accepted("wamid.1", status)
     await learn(bank.budgets[0], bank.number, spending, held, timedelta())
     answers = [await bank.reason(template=spending.template) for _ in range(3)]
     assert answers == [None, "template_pace", "template_pace"]

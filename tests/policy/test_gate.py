@@ -198,7 +198,7 @@ def test_whom_whatsapp_gives_no_marketing_rests_and_gets_all_else() -> None:
     long_due = attempt(due_at=until - PATIENCE - timedelta(seconds=1))
     assert judge(of_step(rests_until=until), long_due) == Suppress("contact_rests")
     doubted = of_step(rests_until=until, message_status="unknown", delivery="at_least_once", resend_at=NOW)
-    assert judge(doubted, attempt()) == Settled("unknown")
+    assert judge(doubted, attempt()) == Settled("unknown", "contact_rests")
     assert judge(replace(doubted, rests_until=None), attempt()) == Resend()
 
 
