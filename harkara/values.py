@@ -74,6 +74,14 @@ def email(text: str) -> str:
     return address
 
 
+def country(phone: str) -> str | None:
+    """The country (two letters) that a number in E.164 belongs to, if it is known."""
+    try:
+        return phonenumbers.region_code_for_number(phonenumbers.parse(phone))
+    except phonenumbers.NumberParseException:
+        return None
+
+
 def is_region(text: str) -> bool:
     """Whether these two letters are a country that has phone numbers."""
     return text in phonenumbers.SUPPORTED_REGIONS

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 from loguru import logger
@@ -17,6 +18,7 @@ from harkara.ids import uuid7
 from harkara.schemas.reasons import GATEWAY
 from harkara.storage import halting, templates
 from harkara.storage.halting import Bad
+from harkara.values import country
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -28,6 +30,9 @@ SHOWN = timedelta(seconds=30)
 #: whether another number's are bad as well, that one finds out.
 OF_NUMBERS = frozenset({Scope.NUMBER, Scope.WABA, Scope.ACCOUNT, Scope.APP})
 OF_ACCOUNT = frozenset({Scope.WABA, Scope.ACCOUNT})
+
+#: What is refused by itself, while all else of the number goes on, and nothing of ours is stopped.
+BY_ITSELF = frozenset({Scope.FLOW, Scope.COUNTRY})
 
 _TODO = "see to what the reason says, then POST /senders/{id}/resume"
 
@@ -44,12 +49,15 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     template: tuple[str, str] | None = None
     cause: str = ""
     at: datetime | None = None
+    country: str | None = None
 
 
 def reaches_further(rule: Rule, wait: timedelta) -> bool:
     """Whether a refusal by this rule stops more than its message, or has to be told to people."""
+    if rule.scope in BY_ITSELF and rule.alert:
+        return True
     if rule.action is Action.STOP:
-        return rule.scope in OF_NUMBERS or rule.scope in (Scope.TEMPLATE, Scope.FLOW)
+        return rule.scope in OF_NUMBERS or rule.scope is Scope.TEMPLATE
     # One message of many is refused now and then while all is well; who waits so long has been, time after time.
     shown = rule.alert or wait >= SHOWN
     return rule.action is Action.BACK_OFF and shown and (rule.scope in OF_NUMBERS or rule.scope is Scope.GLOBAL)
@@ -72,7 +80,8 @@ async def halt(con: Connection, refusal: Refusal) -> list[UUID]:
     elif rule.scope in OF_NUMBERS:
         halted = await halting.pause(*where, bad, refusal.cause)
     else:
-        return await _template(con, refusal, bad)
+        await (_by_itself if rule.scope in BY_ITSELF else _template)(con, refusal, bad)
+        return []
     if halted:
         logger.error("numbers {} of {} are stopped: {}", [str(id_) for id_ in halted], refusal.tenant, refusal.reason)
     return halted
@@ -83,24 +92,34 @@ async def halt_for(con: Connection, refusals: Sequence[tuple[Refusal, UUID | Non
     for refusal, message_id in refusals:
         if not reaches_further(refusal.rule, refusal.wait):
             continue
-        if message_id is not None and refusal.rule.scope in (Scope.TEMPLATE, Scope.FLOW):
+        if message_id is not None and refusal.rule.scope in BY_ITSELF | {Scope.TEMPLATE}:
             template = await halting.template_of(con, refusal.tenant, message_id)
-            await halt(con, replace(refusal, template=template))
+            to = await halting.recipient_of(con, refusal.tenant, message_id)
+            await halt(con, replace(refusal, template=template, country=country(to)))
         else:
             await halt(con, refusal)
 
 
-async def _template(con: Connection, refusal: Refusal, bad: Bad) -> list[UUID]:
-    """A template or a flow is stopped: every other message of the number goes on."""
+async def _template(con: Connection, refusal: Refusal, bad: Bad) -> None:
+    """A template is stopped: every other message of the number goes on."""
     if refusal.template is None:
-        return []
+        return
     name, language = refusal.template
     where, alert = (con, refusal.tenant, refusal.sender_id, name, language), uuid7()
-    if refusal.rule.scope is Scope.TEMPLATE:
-        status = "paused" if refusal.rule.waits else "disabled"
-        if not await releasing.became(*where, status, refusal.reason, refusal.cause):
-            return []
-        await templates.alerted(*where, alert)
+    status = "paused" if refusal.rule.waits else "disabled"
+    if not await releasing.became(*where, status, refusal.reason, refusal.cause):
+        return
+    await templates.alerted(*where, alert)
     told = (con, refusal.tenant, alert, "paused", bad, refusal.cause)
     await halting.tell(*told, sender_ids=[refusal.sender_id], template=f"{name}/{language}")
-    return []
+
+
+async def _by_itself(con: Connection, refusal: Refusal, bad: Bad) -> None:
+    """A flow or a country: nothing is stopped, and each message fails. All of a day are one alert, by its id."""
+    template = "/".join(refusal.template) if refusal.template and refusal.rule.scope is Scope.FLOW else None
+    about = template or refusal.country or ""
+    alert = uuid5(refusal.sender_id, f"{refusal.code} {about} {datetime.now(UTC):%Y-%m-%d}")
+    if refusal.country and refusal.rule.scope is Scope.COUNTRY:
+        bad = dataclasses.replace(bad, reason=f"{bad.reason}: {refusal.country}")
+    told = (con, refusal.tenant, alert, "refused", bad, refusal.cause)
+    await halting.tell(*told, sender_ids=[refusal.sender_id], template=template)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 import msgspec
@@ -31,7 +31,7 @@ from harkara.batching import Batcher
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Drop, Outcome, Retry
 from harkara.bus.schedule import PATIENT, Schedule
-from harkara.gateway.errors import Action
+from harkara.gateway.errors import Action, Scope
 from harkara.gateway.protocol import Accepted, Answer, Gateway, NotSent, Refused, Unknown
 from harkara.ids import id_of
 from harkara.policy.gate import (
@@ -59,6 +59,7 @@ from harkara.storage import counting, deferring, due, goals, holding, opting, re
 from harkara.storage.opting import Word
 from harkara.storage.sending import Advance, Attempt, Elsewhere, Facts, Intent, Result
 from harkara.storage.storage import Storage, is_away, reason_of
+from harkara.values import country
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -332,10 +333,10 @@ class Sender:
 
     async def _halt_batch(self, refusals: Sequence[Refusal]) -> list[list[UUID]]:
         """Stop what these are about. A number that is refused is so for all that it has in hand: that is one lesson."""
-        first = {(one.tenant, one.sender_id, one.code, one.template): one for one in reversed(refusals)}
+        first = {_about(one): one for one in reversed(refusals)}
         async with self._storage.batch({one.tenant for one in refusals}) as con:
             halted = {key: await halt(con, one) for key, one in sorted(first.items(), key=lambda item: item[0][:3])}
-        return [halted[one.tenant, one.sender_id, one.code, one.template] for one in refusals]
+        return [halted[_about(one)] for one in refusals]
 
     async def _park_batch(self, waiting: Sequence[due.Waiting]) -> list[None]:
         await due.park(self._storage, waiting)
@@ -393,7 +394,15 @@ class Sender:
             return
         template = (content.template.name, content.template.language) if content.template else None
         refusal = Refusal(
-            attempt.tenant, attempt.sender_id, answer.rule, answer.code, reason, wait, template, attempt.cause
+            attempt.tenant,
+            attempt.sender_id,
+            answer.rule,
+            answer.code,
+            reason,
+            wait,
+            template,
+            attempt.cause,
+            country=country(attempt.to) if answer.rule.scope is Scope.COUNTRY else None,
         )
         rest = wait if answer.rule.action is Action.BACK_OFF else PAUSED_REST
         self._numbers.halted(attempt.tenant, await self._halt(refusal), rest)
@@ -528,6 +537,10 @@ def _judge(attempts: Sequence[Attempt], facts: Sequence[Facts]) -> list[Verdict]
         verdicts.append(_TAKEN if attempt.message_id in seen else judge(fact, attempt))
         seen.add(attempt.message_id)
     return verdicts
+
+
+def _about(refusal: Refusal) -> tuple[Any, ...]:
+    return refusal.tenant, refusal.sender_id, refusal.code, refusal.template, refusal.country
 
 
 def _intents(attempts: Sequence[Attempt], verdicts: Sequence[Verdict], facts: Sequence[Facts]) -> list[Intent]:

@@ -28,6 +28,7 @@ class Scope(StrEnum):
     PAIR = "pair"
     TEMPLATE = "template"
     FLOW = "flow"
+    COUNTRY = "country"
     NUMBER = "number"
     WABA = "waba"
     ACCOUNT = "account"
@@ -203,7 +204,13 @@ RULES: dict[int, Rule] = {
     133009: _stop("Two-step verification PIN guessed too fast", scope=Scope.NUMBER),
     368: _stop("Temporarily blocked for policy violations", scope=Scope.WABA, status=403),
     131031: _stop("Business Account has been locked", scope=Scope.WABA, status=403),
-    130497: _give_up("Business account is restricted from messaging users in this country", status=403),
+    130497: Rule(
+        Action.GIVE_UP,
+        Scope.COUNTRY,
+        "Business account is restricted from messaging users in this country",
+        status=403,
+        alert=True,
+    ),
     0: _stop("Authentication failed", scope=Scope.APP, status=401),
     190: _stop("Access token is invalid or has expired", scope=Scope.APP, status=401),
     10: _stop("Permission denied", scope=Scope.APP, status=403),

@@ -190,7 +190,9 @@ class ConversationUpdated(Message, frozen=True):
 class AlertRaised(Message, frozen=True):
     """Something was stopped, or has to rest, and a person should know: what (`scope`), why, and what to do.
 
-    `kind` is `paused` (until somebody acts) or `held` (it goes on by itself); `sender_ids` are the numbers concerned.
+    `kind` is `paused` (until somebody acts), `held` (it goes on by itself) or `refused` (nothing is stopped, but each
+    message that `scope` is about fails: all of a day are one alert, which is never resolved). `sender_ids` are the
+    numbers concerned.
     """
 
     subject: ClassVar[str] = "t.{tenant}.evt.alert.raised"

@@ -125,6 +125,9 @@ POLICY: Mapping[str, Words] = {
 #: What WhatsApp says, by its error code.
 GATEWAY = {
     130429: Words("the number sent more than WhatsApp allows it", "nothing: it is tried again; lower the sender's mps"),
+    130497: Words(
+        "WhatsApp lets this business write to nobody in this country", "send nothing there; ask Meta's support for why"
+    ),
     130472: Words("WhatsApp kept it back: the phone is part of an experiment", "nothing: a later one may get through"),
     131021: Words("sender and recipient are the same number", "send to another number"),
     131026: Words(
@@ -149,6 +152,9 @@ GATEWAY = {
     132012: Words("a parameter has the wrong form for the template", "check what the template expects"),
     132015: Words("the template is paused because of its quality", "edit it, or use another"),
     132016: Words("the template is disabled for good", "make a new one"),
+    132068: Words(
+        "the flow of this template is blocked", "mend or replace the flow in the WhatsApp manager: until then it fails"
+    ),
     133010: Words("the number is not registered with the Cloud API", "register it in the WhatsApp manager"),
     190: Words("the access token is not valid any more", "PATCH the sender with a new access_token"),
 }

@@ -86,10 +86,18 @@ from messages m where m.id = $2 and m.tenant_id || '' = $1 and m.content ? 'temp
 """
 
 
+_RECIPIENT = """select m."to" from messages m where m.id = $2 and m.tenant_id || '' = $1"""
+
+
 async def template_of(con: Connection, tenant: str, message_id: UUID) -> tuple[str, str] | None:
     """Name and language of the template that a message was made of; None if of none."""
     row = await con.fetchrow(_TEMPLATE, tenant, message_id)
     return None if row is None else (row[0], row[1])
+
+
+async def recipient_of(con: Connection, tenant: str, message_id: UUID) -> str:
+    """To whom a message goes; empty if there is none of that id."""
+    return await con.fetchval(_RECIPIENT, tenant, message_id) or ""
 
 
 async def pause(con: Connection, tenant: str, sender_id: UUID, bad: Bad, cause: str = "") -> list[UUID]:

@@ -15,19 +15,21 @@ from enrolled import Enrolled, enrolled
 from gateway.sandboxes import NUMBER, Caller, sandbox_in
 from support import NewTenant
 
+from harkara.actors.halting import Refusal, halt
 from harkara.actors.numbers import Numbers
 from harkara.actors.receipts import Receipts
 from harkara.actors.sender import STOPPED_WAIT, Sender
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.cloud import CloudGateway
-from harkara.gateway.errors import RULES
+from harkara.gateway.errors import RULES, rule_for
 from harkara.ids import uuid7
 from harkara.schemas.work import Inbound
 from harkara.storage import halting
 from harkara.storage.models import CampaignStep, ContactCampaignProgress, Message
 from harkara.storage.models import Sender as Number
 from harkara.storage.storage import Storage
+from harkara.values import country
 from harkara.vault import Vault
 
 #: What becomes of the message, and what else is stopped, by code: from the documentation, not from the table.
@@ -48,12 +50,13 @@ ROWS: dict[int, tuple[str, str]] = {
     **dict.fromkeys(
         (131047, 131026, 131030, 131049, 131050, 130472, 130403, 131051, 131052, 131053, 131008), (FAILS, "")
     ),
-    **dict.fromkeys((131009, 100, 33, 131021, 135000, 131062, 131063, 137000, 130497), (FAILS, "")),
+    **dict.fromkeys((131009, 100, 33, 131021, 135000, 131062, 131063, 137000), (FAILS, "")),
     **dict.fromkeys((132000, 132001, 132005, 132007, 132008, 132012, 132018), (FAILS, "")),
     # A template or a flow.
     132015: (AGAIN, "template is paused, alert"),
     132016: (FAILS, "template is disabled, alert"),
     132068: (FAILS, "alert"),
+    130497: (FAILS, "alert"),
     # Somebody has to act.
     **dict.fromkeys((131042, 131044, 368, 131031), (AGAIN, "account is paused, alert")),
     **dict.fromkeys(
@@ -186,6 +189,24 @@ async def test_a_refusal_does_what_is_documented_and_nothing_else(desk: Desk, co
         assert not outcome.counts
         assert (message.status, enrolment.next_message_id) == ("queued", desk.one.message)
     assert await desk.seen() == stopped
+
+
+@pytest.mark.parametrize(("code", "about"), [(130497, "country: IN"), (132068, "flow: order_update/en")])
+async def test_what_is_refused_by_itself_is_one_alert_a_day(desk: Desk, code: int, about: str) -> None:
+    rule, told = rule_for(code), set[tuple[str, str, str | None]]()
+    for phone in ("+919876543210", "+919876543211"):
+        refusal = Refusal(
+            desk.one.tenant, desk.one.sender, rule, code, rule.title, timedelta(), ("order_update", "en"),
+            country=country(phone),
+        )  # fmt: skip
+        async with desk.storage.batch((desk.one.tenant,)) as con:
+            assert await halt(con, refusal) == []
+            for row in await con.fetch("delete from outbox returning body::text"):
+                event = msgspec.json.decode(row[0])
+                where = event.get("template") or event["reason"].rpartition(": ")[2]
+                told.add((event["id"], event["kind"], f"{event['scope']}: {where}"))
+    [(_, kind, what)] = told
+    assert (kind, what) == ("refused", about)
 
 
 async def test_what_is_refused_again_and_again_in_an_outage_has_its_number_rest(desk: Desk) -> None:

@@ -63,7 +63,7 @@ _ASKED: dict[int, tuple[Action, Scope]] = {
     133016: (Action.BACK_OFF, Scope.NUMBER),
     368: (Action.STOP, Scope.WABA),
     131031: (Action.STOP, Scope.WABA),
-    130497: (Action.GIVE_UP, Scope.MESSAGE),
+    130497: (Action.GIVE_UP, Scope.COUNTRY),
     0: (Action.STOP, Scope.APP),
     190: (Action.STOP, Scope.APP),
     10: (Action.STOP, Scope.APP),
