@@ -114,7 +114,7 @@ _AMBIGUOUS = frozenset(word for line in AMBIGUOUS for word in _plain(line.split(
 def _known(keywords: str, tapped: bool) -> dict[str, Ask]:
     """All the words of a tenant that count when typed or tapped, by its settings as JSON."""
     own = msgspec.json.decode(keywords, type=Keywords)
-    ignored = set(_plain(own.ignored)) - ALWAYS | (_AMBIGUOUS if tapped else frozenset())
+    ignored = set(_plain(own.ignored)) - ALWAYS | (_AMBIGUOUS if tapped else frozenset[str]())
     known = {word: ask for word, ask in _USUAL.items() if word not in ignored}
     known |= dict.fromkeys(_plain(own.start), ASKS["start"])
     known |= dict.fromkeys(_plain(own.stop_marketing), ASKS["stop_marketing"])
