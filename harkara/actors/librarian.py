@@ -1,7 +1,8 @@
 """Keeps the message templates of all numbers as their gateways have them.
 
 takes: `cmd.template.sync`, and `sys.tick.templates`, at which it asks for those that were not asked for in an hour;
-       `work.librarian.release`, when one may be used again: then it hurries what waits for it
+       `work.librarian.release`, when one may be used again, or a number may write to more people: then it hurries
+       what waits for that
 says: template.synced, .sync_failed, .updated
 retries: while the database or the gateway is away; once more what was about to wait just when it was to be hurried
 """
@@ -107,7 +108,7 @@ class Librarian:
                 break
             after = ids[-1]
         if missed and attempt == 1:
-            return Retry(f"{missed} messages wait for {work.name} and are not on the broker yet", LOOK_AGAIN)
+            return Retry(f"{missed} messages wait for {work.name or 'room'} and are not on the broker yet", LOOK_AGAIN)
         return Done()
 
     async def sync(self, tenant: str, sender_id: UUID, id_: str, cause: str) -> Outcome:

@@ -23,6 +23,7 @@ from harkara.http.route import PREFIX
 from harkara.http.rows import amend
 from harkara.http.webhooks import sender_changed
 from harkara.schemas.api import NewSender, Page, Paging, PatchSender, SenderMade, SenderShown, SessionShown
+from harkara.schemas.work import ReleaseTemplate
 from harkara.storage import halting, pausing, redis_keys
 from harkara.storage.models import Campaign, Message, Sender
 
@@ -191,6 +192,8 @@ async def change(ctx: Context[PatchSender, None]) -> SenderShown:
             ctx.telling = True
         if {"waba_id", "access_token"} & changes.keys() and templates.may_sync(sender):
             await templates.soon(ctx, con, sender.id)
+        if {"daily_limit", "portfolio_id"} & changes.keys():
+            await ctx.tell(con, ReleaseTemplate(sender_ids=[str(sender.id)]), str(ctx.new_id()))
     sender_changed(ctx.door, sender.id)
     if changes.get("status") == "active":
         await _let_go(ctx, sender.id)

@@ -26,13 +26,16 @@ class TemplatesTick(Message, frozen=True):
 
 
 class ReleaseTemplate(Message, frozen=True):
-    """A template of these numbers is not held back any more: judge again what waits for it."""
+    """A template of these numbers is not held back any more: judge again what waits for it.
+
+    Without a name: their limit of people a day is another one, and what waits for that is judged again.
+    """
 
     subject: ClassVar[str] = "t.{tenant}.work.librarian.release"
 
     sender_ids: list[str]
-    name: str
-    language: str
+    name: str | None = None
+    language: str | None = None
 
 
 class OutboxTick(Message, frozen=True):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from harkara.policy.templates import HELD, STOPPED
+from harkara.schemas.reasons import Reason
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -80,10 +81,11 @@ update templates t set alert_id = null from over where t.tenant_id = $1 and t.al
 returning over.alert_id, t.name, t.language, t.sender_id
 """
 
-#: Messages that wait for a template.
+#: Messages that wait for a template; without a name of any.
 _FOR_IT = """
 m.tenant_id = $1 and m.sender_id = any ($2::uuid[]) and m.sent_at is null and m.status = 'queued'
-and m.content -> 'template' ->> 'name' = $3 and coalesce(m.content -> 'template' ->> 'language', 'en') = $4
+and ($3::text is null or
+     m.content -> 'template' ->> 'name' = $3 and coalesce(m.content -> 'template' ->> 'language', 'en') = $4::text)
 """
 
 #: The gate held it back.
@@ -92,7 +94,7 @@ _DEFERRED = "m.deferred_until > now() and m.reason = any ($5::text[])"
 #: What WhatsApp itself refused because of the pause waits on the broker, whatever it is.
 _WAITING = f"""
 select m.id from messages m
-where {_FOR_IT} and (m.enrollment_id is null and {_DEFERRED} or m.error_code = 132015) and m.id > $6
+where {_FOR_IT} and (m.enrollment_id is null and {_DEFERRED} or $3 is not null and m.error_code = 132015) and m.id > $6
 order by m.id limit $7
 """  # noqa: S608 - our own words
 
@@ -194,17 +196,31 @@ async def take_over(con: Connection, tenant: str, sender_id: UUID) -> dict[tuple
 
 
 async def waiting(
-    con: Connection, tenant: str, sender_ids: Sequence[UUID], name: str, language: str, after: UUID, most: int
+    con: Connection,
+    tenant: str,
+    sender_ids: Sequence[UUID],
+    name: str | None,
+    language: str | None,
+    after: UUID,
+    most: int,
 ) -> list[UUID]:
-    """Messages that wait on the broker for a template, from the one after `after` on, in the order of their ids."""
-    reasons = [*HELD.values()]
-    rows = await con.fetch(_WAITING, tenant, sender_ids, name, language, reasons, after, most)
+    """Messages that wait on the broker for a template, from the one after `after` on, in the order of their ids.
+
+    Without a name those that wait for room in a portfolio, which only templates do.
+    """
+    rows = await con.fetch(_WAITING, tenant, sender_ids, name, language, _reasons(name), after, most)
     return [row[0] for row in rows]
 
 
-async def release_steps(con: Connection, tenant: str, sender_ids: Sequence[UUID], name: str, language: str) -> None:
-    """Have the steps that wait for a template judged again now."""
-    await con.execute(_RELEASE_STEPS, tenant, sender_ids, name, language, [*HELD.values()])
+async def release_steps(
+    con: Connection, tenant: str, sender_ids: Sequence[UUID], name: str | None, language: str | None
+) -> None:
+    """Have the steps judged again now that wait for a template, or for room in a portfolio."""
+    await con.execute(_RELEASE_STEPS, tenant, sender_ids, name, language, _reasons(name))
+
+
+def _reasons(name: str | None) -> list[Reason]:
+    return ["portfolio_limit"] if name is None else [*HELD.values()]
 
 
 async def set_quality(

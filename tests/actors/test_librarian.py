@@ -190,6 +190,25 @@ async def test_what_is_not_on_the_broker_yet_is_looked_for_once_more(storage: St
     assert isinstance(await handle(1), Done)
 
 
+async def test_what_waits_for_room_in_a_portfolio_is_released_whatever_its_template(
+    storage: Storage, tenant: str
+) -> None:
+    sender, broker = await number(storage, tenant), Broker()
+    now = datetime.now(UTC)
+    waiting: dict[str, Any] = {"sender_id": sender, "lane": "utility", "to": "+1", "status": "queued", "due_at": now}
+    held: dict[str, Any] = {"reason": "portfolio_limit", "deferred_until": now + timedelta(hours=24)}
+    mine = held | {"content": {"template": {"name": "a", "language": "en"}}}
+    async with storage.tenant(tenant):
+        row = await Message.create(**waiting, **mine)
+        await Message.create(**waiting, **(mine | {"reason": "template_paused"}))
+        await Message.create(**waiting, **(mine | {"error_code": 132015, "deferred_until": None}))
+    broker.parked = {str(row.id)}
+    work = ReleaseTemplate(sender_ids=[str(sender)])
+    delivery: Any = Delivery(work, tenant, "id", "cause", 1, "s", "WORK", 1, now, 1)
+    assert isinstance(await handled(storage, Shelf([]), delivery, broker), Done)
+    assert (broker.hurried, broker.woken) == ([str(row.id)], 1)
+
+
 async def test_who_is_refused_is_told_why_and_what_was_known_stays(storage: Storage, tenant: str) -> None:
     sender, shelf = await number(storage, tenant), Shelf([listed("a")])
     await sync(storage, shelf, tenant, sender)

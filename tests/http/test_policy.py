@@ -139,3 +139,14 @@ async def test_a_sender_with_an_account_has_its_templates_read(acme: Account, ad
     await acme.call("PATCH", f"/senders/{sender}", body={"name": "New"})
     await acme.sender(waba_id="78")
     assert await admin.fetchval(asked, acme.tenant) == 2
+
+
+async def test_what_waits_for_room_is_judged_again_when_the_limit_is_another(
+    acme: Account, admin: asyncpg.Connection
+) -> None:
+    asked = "select body::jsonb -> 'sender_ids' ->> 0 from outbox where tenant_id = $1 and subject like '%.release'"
+    sender = await acme.sender(daily_limit=1)
+    await acme.call("PATCH", f"/senders/{sender}", body={"name": "New"})
+    assert await admin.fetchval(asked, acme.tenant) is None
+    await acme.call("PATCH", f"/senders/{sender}", body={"daily_limit": 100})
+    assert await admin.fetchval(asked, acme.tenant) == sender
