@@ -134,6 +134,8 @@ async def test_nothing_of_it_is_anywhere_and_its_neighbour_goes_on(
     ticket = await tenant.post("/feed/ticket")
     assert ticket
     async with live.database() as database:
+        strangers = "select not exists (select from contacts where tenant_id = $1 and wa_user_id is null)"
+        await until(lambda: database.fetchval(strangers, other.id), "receipts have named the neighbour's contacts", 60)
         before, mine = await held(database, other.id), await held(database, tenant.id)
     senders = [row.partition(",")[0].strip("(") for row in mine["senders"]]
     assert set(await in_broker(live, tenant.id)) >= {"SEND", "INBOUND", "EVENTS", "DEAD"}
