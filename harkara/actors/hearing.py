@@ -44,6 +44,9 @@ MARKETING_REFUSED = 131050
 #: The source of an opt-out that the database gives back with a number (migration 0024).
 REMEMBERED = "remembered"
 
+#: Nothing of WhatsApp's lies in one another so often. What lies deeper is left out: it would end whoever reads it.
+DEEPEST = 100
+
 #: The lane in which it is confirmed that an opt-out was heard.
 CONFIRMED_IN: Lane = "utility"
 
@@ -336,12 +339,14 @@ def as_uuid(text: str) -> UUID | None:
         return None
 
 
-def storable(value: Any) -> Any:
-    """The same JSON as the database can hold: without the one character that it has no room for."""
+def storable(value: Any, levels: int = DEEPEST) -> Any:
+    """The same JSON as the database can hold: so many levels, without the one character that it has no room for."""
     if isinstance(value, str):
         return value.replace("\0", "") if "\0" in value else value
     if isinstance(value, list):
-        return [storable(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+        return [storable(one, levels - 1) for one in value] if levels else None  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
-        return {storable(key): storable(one) for key, one in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        if not levels:
+            return None
+        return {storable(key): storable(one, levels - 1) for key, one in value.items()}  # pyright: ignore[reportUnknownVariableType]
     return value

@@ -238,7 +238,7 @@ _SET = {"stop": True, "resume": False}
 
 
 #: How `parse` says that a body is no webhook of Meta's.
-UNREADABLE = (msgspec.MsgspecError, KeyError, ValueError, OverflowError, OSError)
+UNREADABLE = (msgspec.MsgspecError, KeyError, ValueError, OverflowError, OSError, RecursionError)
 
 #: A webhook of Meta's has at most 1,000 items; one of which so many can't be read is none.
 MOST_UNREAD = 1_000

@@ -15,7 +15,7 @@ from support import NewTenant
 from harkara.actors.receipts import Receipts
 from harkara.bus.handling import TRIES_OF_REFUSED
 from harkara.bus.messages import Delivery
-from harkara.bus.outcomes import Drop, Outcome
+from harkara.bus.outcomes import Done, Drop, Outcome
 from harkara.schemas.work import Inbound
 from harkara.storage import holding
 from harkara.storage.storage import Storage
@@ -61,6 +61,27 @@ async def test_a_stop_beside_what_can_not_be_read_counts_once_and_the_rest_is_a_
     assert len(await world.replies()) == 1
     again = (await world.told_later())[len(first) :]
     assert again == ["reply.received", "contact.opted_out"], "told once more, under the same ids"
+
+
+@pytest.mark.parametrize(("levels", "kept"), [(90, True), (600, False)])
+async def test_what_lies_too_deep_is_left_out_and_the_rest_counts(world: World, levels: int, kept: bool) -> None:
+    deep: Any = 1
+    for _ in range(levels):
+        deep = [deep]
+    outcome = await handled(world, world.delivery(said(**STOP, referral=deep)))
+    assert isinstance(outcome, Done)
+    assert (await world.contact()).opted_out_at == AT
+    (reply,) = await world.replies()
+    assert ("[" * levels in str(reply.payload)) is kept
+
+
+async def test_a_body_deeper_than_anybody_reads_is_a_dead_letter_at_once(world: World) -> None:
+    delivery = world.delivery(said(**STOP))
+    body = bytes(delivery.message.body).replace(b'"STOP"', b"[" * 100_000 + b"]" * 100_000)
+    inbound = msgspec.structs.replace(delivery.message, body=msgspec.Raw(body))
+    outcome = await handled(world, msgspec.structs.replace(delivery, message=inbound))
+    assert isinstance(outcome, Drop)
+    assert "recursion" in outcome.reason
 
 
 @pytest.mark.parametrize("phone", ["123", "9" * 17])
