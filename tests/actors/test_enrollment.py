@@ -494,7 +494,7 @@ async def test_nobody_is_enrolled_beside_the_end_of_a_campaign(
             return bool(
                 enrolling.done()
                 or await admin.fetchval(
-                    "select exists (select from pg_stat_activity where $1 = any (pg_blocking_pids(pid)))", pid
+                    "select exists (select from pg_locks where not granted and $1 = any (pg_blocking_pids(pid)))", pid
                 )
             )
 

@@ -165,8 +165,9 @@ async def cut_off_who_waits_for(holder: asyncpg.Connection) -> None:
     own = await holder.fetchval("select pg_backend_pid()")
 
     async def one_is_ended() -> bool:
-        waiting = "select pg_terminate_backend(pid) from pg_stat_activity where $1 = any (pg_blocking_pids(pid))"
-        return bool(await holder.fetch(waiting, own))
+        # Not pg_stat_activity, which in a transaction goes on to show who was there when it was first looked at.
+        waiting = "not granted and $1 = any (pg_blocking_pids(pid))"
+        return bool(await holder.fetch(f"select pg_terminate_backend(pid) from pg_locks where {waiting}", own))
 
     await until(one_is_ended, "somebody waits, and is ended", 60)
 

@@ -70,7 +70,9 @@ async def sending_three(
 
 
 #: Whether somebody waits for whoever asks.
-IS_WAITED_FOR = "select exists (select from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid)))"
+IS_WAITED_FOR = """
+select exists (select from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid)))
+"""
 
 
 async def waiting(admin: asyncpg.Connection) -> None:
