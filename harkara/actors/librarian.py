@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar, Protocol
 from uuid import UUID
 
@@ -38,6 +38,9 @@ from harkara.vault import Vault
 EVERY = timedelta(hours=1)
 AT_A_TICK = 100
 
+#: So many of them are read at once: an account that doesn't answer keeps few others waiting.
+AT_ONCE = 10
+
 #: Messages that are hurried at once, and when those are looked for again that could not be found.
 HURRIED = 500
 LOOK_AGAIN = timedelta(seconds=5)
@@ -63,8 +66,9 @@ class Librarian:
     name: ClassVar[str] = "librarian"
     takes: ClassVar[tuple[type[Message], ...]] = (SyncTemplates, TemplatesTick, ReleaseTemplate)
     retries: ClassVar[Schedule] = Schedule.seconds(1, 5, 30, 120)
-    batch: ClassVar[int] = 20
-    in_flight: ClassVar[int] = 1
+    #: One each: an account that doesn't answer holds up nothing that is to be released.
+    batch: ClassVar[int] = 1
+    in_flight: ClassVar[int] = 16
 
     def __init__(
         self, storage: Storage, source: Source, vault: Vault, hurry: Hurry, wake_ticker: Callable[[], None]
@@ -75,23 +79,31 @@ class Librarian:
     async def handle(
         self, batch: Sequence[Delivery[SyncTemplates | TemplatesTick | ReleaseTemplate]]
     ) -> Sequence[Outcome]:
-        """Do what each asks for, all at once."""
-        return await asyncio.gather(*map(self._one, batch))
+        """Do what each asks for."""
+        return [await self._one(delivery) for delivery in batch]
 
     async def _one(self, d: Delivery[SyncTemplates | TemplatesTick | ReleaseTemplate]) -> Outcome:
         if isinstance(d.message, SyncTemplates):
             return await self.sync(d.tenant, UUID(d.message.sender_id), d.id, d.cause or d.id)
         if isinstance(d.message, ReleaseTemplate):
             return await self._release(d.tenant, d.message, d.attempt)
+        return await self._read_stale()
+
+    async def _read_stale(self) -> Outcome:
+        """Those that it is time for; what somebody else has read meanwhile is as fresh as it would be."""
         async with self._storage.anonymous() as con:
             stale = await templates.stale(con, AT_A_TICK, EVERY)
-        told: list[Outgoing] = []
-        for tenant, sender_id in stale:
-            outcome = await self.sync(tenant, sender_id, uuid7_text(), "")
-            told += outcome.events if isinstance(outcome, Done) else ()
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def read(tenant: str, sender_id: UUID, claimed: datetime) -> Sequence[Outgoing]:
+            async with turn:
+                outcome = await self.sync(tenant, sender_id, uuid7_text(), "", claimed)
             if isinstance(outcome, Retry):
                 logger.warning("templates of number {} of {} could not be read: {}", sender_id, tenant, outcome.reason)
-        return Done(tuple(told))
+            return outcome.events if isinstance(outcome, Done) else ()
+
+        told = await asyncio.gather(*(read(*number) for number in stale))
+        return Done(tuple(event for events in told for event in events))
 
     async def _release(self, tenant: str, work: ReleaseTemplate, attempt: int) -> Outcome:
         """Have judged again now what waits for a template: steps in the database, all else on the broker."""
@@ -111,11 +123,16 @@ class Librarian:
             return Retry(f"{missed} messages wait for {work.name or 'room'} and are not on the broker yet", LOOK_AGAIN)
         return Done()
 
-    async def sync(self, tenant: str, sender_id: UUID, id_: str, cause: str) -> Outcome:
-        """Read one number's templates; `id_` names the occasion."""
+    async def sync(
+        self, tenant: str, sender_id: UUID, id_: str, cause: str, claimed: datetime | None = None
+    ) -> Outcome:
+        """Read one number's templates; `id_` names the occasion.
+
+        Whoever has claimed it says when, and leaves it alone if it was read since.
+        """
         async with self._storage.batch((tenant,)) as con:
             account = await templates.account(con, tenant, sender_id)
-        if account is None:
+        if account is None or (claimed is not None and account.tried_at != claimed):
             return Done()
         if account.waba_id is None:
             return await self._try_again(tenant, sender_id, id_, cause)

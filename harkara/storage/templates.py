@@ -28,6 +28,7 @@ class Account:
     access_token: bytes | None
     waba_id: str | None
     asked_at: datetime
+    tried_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +136,20 @@ and not exists (select from unnest($3::text[], $4::text[]) as i (name, language)
                 where i.name = t.name and i.language = t.language)
 """
 
-_SYNCED = "update senders set templates_synced_at = case when $3 then now() end where tenant_id = $1 and id = $2"
+_SYNCED = """
+update senders set templates_synced_at = case when $3 then now() end, templates_tried_at = now()
+where tenant_id = $1 and id = $2
+"""
 
 
 _ACCOUNT = """
-select provider, phone_number_id, access_token, waba_id, clock_timestamp() from senders where tenant_id = $1 and id = $2
+select provider, phone_number_id, access_token, waba_id, clock_timestamp(), templates_tried_at
+from senders where tenant_id = $1 and id = $2
 """
 
 _STATUSES = "select name, language, status from templates where tenant_id = $1 and sender_id = $2"
 
-_STALE = "select tenant_id, sender_id from app.stale_templates($1, $2)"
+_STALE = "select tenant_id, sender_id, now() from app.stale_templates($1, $2)"
 
 
 async def account(con: Connection, tenant: str, sender_id: UUID) -> Account | None:
@@ -158,9 +163,12 @@ async def statuses(con: Connection, tenant: str, sender_id: UUID) -> dict[tuple[
     return {(row[0], row[1]): row[2] for row in await con.fetch(_STATUSES, tenant, sender_id)}
 
 
-async def stale(con: Connection, most: int, age: timedelta) -> list[tuple[str, UUID]]:
-    """Numbers (tenant, sender) of all tenants whose templates nobody asked for within that time; now somebody does."""
-    return [(row[0], row[1]) for row in await con.fetch(_STALE, most, age)]
+async def stale(con: Connection, most: int, age: timedelta) -> list[tuple[str, UUID, datetime]]:
+    """Numbers (tenant, sender) of all tenants whose templates nobody asked for within that time; now somebody does.
+
+    The third is when: it stands as the account's `tried_at` until somebody else has read them.
+    """
+    return [(row[0], row[1], row[2]) for row in await con.fetch(_STALE, most, age)]
 
 
 async def set_status(

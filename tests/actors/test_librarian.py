@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from harkara.gateway.errors import rule_for
 from harkara.gateway.protocol import Credentials, Listed, Problem, Refused, Unknown
 from harkara.ids import uuid7
 from harkara.schemas.commands import SyncTemplates
-from harkara.schemas.work import ReleaseTemplate
+from harkara.schemas.work import ReleaseTemplate, TemplatesTick
 from harkara.storage import templates
 from harkara.storage.models import Message, Sender
 from harkara.storage.storage import Storage
@@ -236,13 +237,55 @@ async def test_each_number_has_its_turn_once_in_a_while(storage: Storage, tenant
     await number(storage, tenant, provider="waha")
     async with storage.anonymous() as con:
         due = await templates.stale(con, 10_000, hour)
-    assert {sender for owner, sender in due if owner == tenant} == ours
+    assert {sender for owner, sender, _ in due if owner == tenant} == ours
     async with storage.anonymous() as con:
         again = await templates.stale(con, 10_000, hour)
-    assert [sender for owner, sender in again if owner == tenant] == []
+    assert [sender for owner, sender, _ in again if owner == tenant] == []
     async with storage.anonymous() as con:
         later = await templates.stale(con, 10_000, timedelta(0))
-    assert {sender for owner, sender in later if owner == tenant} == ours
+    assert {sender for owner, sender, _ in later if owner == tenant} == ours
+
+
+async def tick(storage: Storage, shelf: Shelf) -> Outcome:
+    delivery: Any = Delivery(TemplatesTick(), "", "id", "cause", 1, "s", "WORK", 1, datetime.now(UTC), 1)
+    return await handled(storage, shelf, delivery)
+
+
+async def test_what_somebody_has_just_read_is_not_read_again_at_the_tick(storage: Storage, tenant: str) -> None:
+    token = str(uuid7())
+    sender = await number(storage, tenant, waba_id=token)
+    await sync(storage, Shelf([listed("a")]), tenant, sender)
+    shelf = Shelf([listed("a")])
+    await tick(storage, shelf)
+    assert ("secret", token) not in shelf.asked
+    # Nor if it was read after the tick had claimed it.
+    async with storage.tenant(tenant):
+        await Sender.filter(id=sender).update(templates_tried_at=None)
+    async with storage.anonymous() as con:
+        [claimed] = [at for _, one, at in await templates.stale(con, 10_000, timedelta(hours=1)) if one == sender]
+    librarian = Librarian(storage, shelf, VAULT, Broker().hurry, Broker().wake)
+    await sync(storage, Shelf([listed("a")]), tenant, sender)
+    assert await librarian.sync(tenant, sender, "id", "", claimed) == Done()
+    assert ("secret", token) not in shelf.asked
+
+
+async def test_an_account_that_does_not_answer_keeps_no_other_waiting(storage: Storage, tenant: str) -> None:
+    dead, well = str(uuid7()), str(uuid7())
+    for account in (dead, well):
+        await number(storage, tenant, waba_id=account)
+    others_read = asyncio.Event()
+
+    class HalfDead(Shelf):
+        async def templates(self, credentials: Credentials, waba_id: str) -> list[Listed] | Problem:
+            if waba_id == dead:
+                await asyncio.wait_for(others_read.wait(), 30)
+            elif waba_id == well:
+                others_read.set()
+            return await super().templates(credentials, waba_id)
+
+    shelf = HalfDead([listed("a")])
+    await tick(storage, shelf)
+    assert {dead, well} <= {account for _, account in shelf.asked}
 
 
 async def test_what_is_refused_while_the_gateway_is_asked_is_newer_than_its_answer(
