@@ -175,6 +175,7 @@ def _row(d: Delivery[SendMessage], recipient: Recipient, decision: Decision) -> 
         d.message.is_test,
         d.message.delivery or DELIVERY[d.message.lane],
         UUID(d.message.invoice_id) if d.message.invoice_id else None,
+        UUID(d.message.reply_to) if d.message.reply_to else None,
     )
 
 
@@ -209,6 +210,7 @@ def _queued(d: Delivery[SendMessage], row: NewMessage, decision: Decision) -> Ou
         content=decision.content,
         expires_at=d.message.expires_at,
         invoice_id=d.message.invoice_id,
+        quoted=d.message.quoted,
     )
     queued = Outgoing(MessageQueued(**fields), d.tenant, f"{id_}.queued", cause)
     return Done((Outgoing(work, d.tenant, id_, cause), queued))

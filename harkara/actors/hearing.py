@@ -119,7 +119,7 @@ class _Said:
         if known is None:
             return []
         contact_id = known.id
-        new, is_new = await self._reply(contact_id, message, place)
+        new, quoted, is_new = await self._reply(contact_id, message, place)
         if is_new and message.changed is not None:
             await self._renumber(contact_id, message.changed)
         elif is_new and known.elsewhere and await receiving.is_latest(self._con, new.tenant, contact_id, message.at):
@@ -131,6 +131,8 @@ class _Said:
             conversation_id=str(new.conversation_id),
             type=message.type,
             text=message.text,
+            reply_to=str(quoted) if quoted else None,
+            reply_to_wamid=message.context_wamid,
         )
         told = [self._outgoing(event, f"{new.id}.received")]
         if message.file is not None:
@@ -204,8 +206,8 @@ class _Said:
         if stand & STOPS_CAMPAIGNS:
             await self._stop(known.id, "opt_out")
 
-    async def _reply(self, contact_id: UUID, message: InboundMessage, place: int) -> tuple[NewReply, bool]:
-        """The reply, and whether it was not there before.
+    async def _reply(self, contact_id: UUID, message: InboundMessage, place: int) -> tuple[NewReply, UUID | None, bool]:
+        """The reply, what it quotes, and whether it was not there before.
 
         WhatsApp tells whole seconds: those of one second are in the order in which they came, and ours among them.
         """
@@ -226,9 +228,9 @@ class _Said:
             message.context_wamid,
             message.at,
         )
-        to = await receiving.answered(self._con, new)
-        before = await receiving.reply(self._con, new, to, reopens=message.type not in ASIDE)
-        return (new, True) if before is None else (replace(new, id=before), False)
+        to, quoted = await receiving.answered(self._con, new)
+        before = await receiving.reply(self._con, new, to, quoted, reopens=message.type not in ASIDE)
+        return (new, quoted, True) if before is None else (replace(new, id=before), quoted, False)
 
     async def _consequences(self, reply: NewReply, message: InboundMessage, *, is_new: bool) -> list[Outgoing]:
         """A reply stops the campaigns that say so; a request to stop stops all of them.

@@ -219,7 +219,9 @@ class Sender:
             attempt = replace(attempt, resend=True)
             judged = await self._begin(attempt)
         if isinstance(judged.verdict, Go) and not isinstance(content, Unsayable):
-            answer = await self._gateway.send(number.credentials, work.to, content, opaque=work.message_id)
+            answer = await self._gateway.send(
+                number.credentials, work.to, content, opaque=work.message_id, reply_to=work.quoted
+            )
             return await self._answered(attempt, step, judged.facts, content, answer, spending)
         if denied is None:  # else it has cost the number nothing
             self._budgets.give_back(work.sender_id)

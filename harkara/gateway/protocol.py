@@ -171,7 +171,10 @@ class Gateway(Protocol):
         opaque: str,
         reply_to: str | None = None,
     ) -> Answer:
-        """Send rendered content to a phone (E.164); `opaque` (≤ 512 characters) comes back in every status."""
+        """Send rendered content to a phone (E.164); `opaque` (≤ 512 characters) comes back in every status.
+
+        `reply_to` is what it quotes, as the gateway named it when it was accepted or came in.
+        """
         ...
 
     async def mark_read(self, credentials: Credentials, message_id: str, *, typing: bool = False) -> Done | Problem:

@@ -108,7 +108,9 @@ class WahaGateway:
         path, body = encoded(content)
         body |= {"session": credentials.phone_number_id, "chatId": chat_id(number)}
         if reply_to is not None:
-            body["reply_to"] = reply_to if jids.chat_of(reply_to) else jids.full_id(body["chatId"], reply_to)
+            # What is known by its key alone is ours.
+            ours = jids.full_id(body["chatId"], reply_to, from_me=True)
+            body["reply_to"] = reply_to if jids.chat_of(reply_to) else ours
         reply = await self._call("POST", credentials, f"api/{path}", body)
         if not isinstance(reply, Reply):
             return reply

@@ -41,20 +41,25 @@ ONE = SHOWN.format(found="conversations") + " where c.id = $1"
 
 #: Both sides, newest first. Each side is cut to a page before they are put together.
 MESSAGES = """
-(select r.id, 'in' as direction, r.received_at as at, r.type, r.text, r.payload::text as content, null as status
+(select r.id, 'in' as direction, r.received_at as at, r.type, r.text, r.payload::text as content, null as status,
+        r.reply_to, r.context_wamid as reply_to_wamid
  from replies r
  where r.tenant_id = (select app.tenant()) and r.conversation_id = $1 and r.id < $4 order by r.id desc limit $5)
 union all
-(select m.id, 'out', coalesce(m.sent_at, m.created_at), null, m.content ->> 'body', m.content::text, m.status
+(select m.id, 'out', coalesce(m.sent_at, m.created_at), null, m.content ->> 'body', m.content::text, m.status,
+        m.reply_to, null
  from messages m
  where m.tenant_id = (select app.tenant()) and m.contact_id = $2 and m.sender_id = $3 and m.id < $4
  order by m.id desc limit $5)
 order by id desc limit $5
 """
 
+#: What is shown of a reply and is no column of that name.
+NO_COLUMNS = frozenset({"media", "reply_to_wamid"})
+
 REPLIES = Searched(
     table="replies",
-    columns=tuple(name for name in ReplyShown.__struct_fields__ if name != "media"),
+    columns=(*(name for name in ReplyShown.__struct_fields__ if name not in NO_COLUMNS), "context_wamid"),
     found_by=("contact_id", "conversation_id"),
     picked_by=("sender_id",),
 )
@@ -153,6 +158,8 @@ def _said(row: Any, file: MediaShown | None) -> Said:
         text=row["text"],
         content=content,
         status=row["status"],
+        reply_to=row["reply_to"],
+        reply_to_wamid=row["reply_to_wamid"],
         media=file,
     )
 
@@ -174,4 +181,5 @@ async def replies(ctx: Context[None, ReplyQuery]) -> Page[ReplyShown]:
 
 
 def _reply(row: Any, file: MediaShown | None) -> ReplyShown:
-    return msgspec.convert({**row, "payload": msgspec.json.decode(row["payload"]), "media": file}, ReplyShown)
+    told = {**row, "payload": msgspec.json.decode(row["payload"]), "reply_to_wamid": row["context_wamid"]}
+    return msgspec.convert({**told, "media": file}, ReplyShown)

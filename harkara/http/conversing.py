@@ -11,7 +11,7 @@ from harkara.http.accepting import accept
 from harkara.http.access import role_suffices
 from harkara.http.context import Answer, Context
 from harkara.http.conversations import told
-from harkara.http.messages import accept_message
+from harkara.http.messages import Quoted, accept_message
 from harkara.http.problems import Problem, conflict
 from harkara.http.route import PREFIX
 from harkara.ids import uuid7
@@ -41,6 +41,14 @@ select wamid from replies where tenant_id = $1 and conversation_id = $2 and type
 order by id desc limit 1
 """
 
+#: What may be quoted in a conversation: WhatsApp's own news and reactions are no messages that anybody sees.
+QUOTED = """
+select r.wamid from replies r
+where r.id = $2 and r.tenant_id = $1 and r.conversation_id = $3 and r.type not in ('system', 'reaction')
+union all
+select m.wamid from messages m where m.id = $2 and m.tenant_id = $1 and m.contact_id = $4 and m.sender_id = $5
+"""
+
 LOCK = "select id from conversations where id = $1 for update"
 
 
@@ -48,7 +56,8 @@ async def reply(ctx: Context[ReplyTo, None]) -> Answer[Accepted | Outcome]:
     """Answer the contact from the conversation's own number, as a message of the `utility` lane.
 
     409 if that number keeps to WhatsApp's 24-hour window, the contact last wrote longer ago, and this is no template.
-    It is judged again when the message leaves.
+    It is judged again when the message leaves. 404 if what it quotes is not of this conversation, 409 if that has not
+    reached WhatsApp yet.
     """
     id_, said = ctx.id("conversation_id"), ctx.body
     async with ctx.transaction() as con:
@@ -56,6 +65,7 @@ async def reply(ctx: Context[ReplyTo, None]) -> Answer[Accepted | Outcome]:
         enforces = await con.fetchval(
             "select \"window\" = 'enforce' from senders where id = $1", conversation.sender_id
         )
+        quoted = None if said.reply_to is None else await _quoted(ctx.tenant, con, conversation, said.reply_to)
     if enforces and said.template is None:
         _need_window(conversation.last_inbound_at, ctx.door.clock())
     wanted = NewMessage(
@@ -66,11 +76,29 @@ async def reply(ctx: Context[ReplyTo, None]) -> Answer[Accepted | Outcome]:
         media=said.media,
         interactive=said.interactive,
     )
-    answer = await accept_message(ctx, wanted)
+    answer = await accept_message(ctx, wanted, quoted)
     with suppress(Problem):  # it is accepted: that the list is out of order for a while must not have it sent twice
         async with ctx.transaction() as con:
             await con.execute(SAID, id_, uuid7(ctx.door.clock()))
     return answer
+
+
+async def _quoted(tenant: str, con: Connection, conversation: ConversationShown, id_: UUID) -> Quoted:
+    """What is quoted, as its gateway knows it. Raises Problem 404 or 409."""
+    found = await con.fetchrow(QUOTED, tenant, id_, conversation.id, conversation.contact_id, conversation.sender_id)
+    if found is None:
+        raise Problem(
+            404,
+            "there is no such message or reply in this conversation that can be quoted: check reply_to",
+            errors=[("reply_to", "is nothing that was said in this conversation")],
+        )
+    if found["wamid"] is None:
+        raise Problem(
+            409,
+            "what reply_to names has not reached WhatsApp, where nobody can see yet what is quoted: leave it out",
+            errors=[("reply_to", "has not reached WhatsApp")],
+        )
+    return Quoted(id_, found["wamid"])
 
 
 async def read(ctx: Context[MarkRead | None, None]) -> Answer[Accepted]:

@@ -152,6 +152,7 @@ MESSAGE = {
     "is_test": False,
     "content": {"body": "Hi Asha, your order is on its way."},
     "wamid": WAMID,
+    "reply_to": None,
     "attempts": 1,
     "delivery": "at_least_once",
     "resent": False,
@@ -194,6 +195,7 @@ CONVERSATION = {
 }
 
 CAME = {"type": "text", "text": "Thank you!"}
+QUOTES = {"reply_to": ID, "reply_to_wamid": WAMID}
 THANKS = {
     "id": WAMID,
     "from": PHONE.removeprefix("+"),
@@ -428,7 +430,16 @@ ANSWERS: Mapping[Any, Any] = {
     },
     api.MediaShown: MEDIA,
     api.ConversationShown: CONVERSATION,
-    api.Said: {"id": ID, "direction": "in", "at": AT, **CAME, "content": THANKS, "status": None, "media": None},
+    api.Said: {
+        "id": ID,
+        "direction": "in",
+        "at": AT,
+        **CAME,
+        "content": THANKS,
+        "status": None,
+        **QUOTES,
+        "media": None,
+    },
     api.ReplyShown: {
         "id": ID,
         "conversation_id": ID,
@@ -437,6 +448,7 @@ ANSWERS: Mapping[Any, Any] = {
         **CAME,
         "payload": THANKS,
         "received_at": AT,
+        **QUOTES,
         "media": None,
     },
     api.NoteShown: {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -87,7 +87,16 @@ async def send(ctx: Context[NewMessage, None]) -> Answer[Accepted | Outcome]:
     return await accept_message(ctx, ctx.body)
 
 
-async def accept_message(ctx: Context[Any, Any], wanted: NewMessage) -> Answer[Accepted | Outcome]:
+class Quoted(NamedTuple):
+    """What a message quotes: our id of it, and its gateway's."""
+
+    id: UUID
+    wamid: str
+
+
+async def accept_message(
+    ctx: Context[Any, Any], wanted: NewMessage, quoted: Quoted | None = None
+) -> Answer[Accepted | Outcome]:
     """Accept this message, whatever the request's own body looks like."""
     faults = Faults()
     region = None if wanted.to is None else await region_for(ctx, wanted.to)
@@ -114,6 +123,8 @@ async def accept_message(ctx: Context[Any, Any], wanted: NewMessage) -> Answer[A
         delivery=wanted.delivery,
         expires_at=None if wanted.expires_at is None else wanted.expires_at.astimezone(UTC),
         invoice_id=None if wanted.invoice_id is None else text_of(wanted.invoice_id),
+        reply_to=None if quoted is None else text_of(quoted.id),
+        quoted=None if quoted is None else quoted.wamid,
     )
     answer = await accept(ctx, command, Accepted(id=id_), f"{PREFIX}/messages/{text_of(id_)}", Expected(OUTCOMES, id_))
     ctx.door.accepted.add(ctx.tenant, id_, ctx.door.clock())

@@ -1253,7 +1253,8 @@ class MessageShown(Shown):
     """A message and where it is. `reason` says why it was not sent, not yet, or not delivered.
 
     One in doubt that no receipt settles before `resend_at` is sent once more then, and is `resent`. If something stands
-    against that, such as an opt-out, `resend_at` is null again, and `reason` says what it is.
+    against that, such as an opt-out, `resend_at` is null again, and `reason` says what it is. `reply_to` is the message
+    or the reply that it quotes.
     """
 
     id: UUID
@@ -1271,6 +1272,7 @@ class MessageShown(Shown):
     is_test: bool
     content: dict[str, Any]
     wamid: str | None
+    reply_to: UUID | None
     attempts: int
     delivery: DeliveryPolicy
     resent: bool
@@ -1375,7 +1377,12 @@ class ConversationShown(Shown):
 
 
 class ReplyTo(Content):
-    """What to answer in a conversation: exactly one of text `body`, `template`, `media` and `interactive`."""
+    """What to answer in a conversation: exactly one of text `body`, `template`, `media` and `interactive`.
+
+    With `reply_to`, the id of a message or a reply in this conversation, it quotes that.
+    """
+
+    reply_to: UUID | None = None
 
 
 class Assign(Body):
@@ -1430,7 +1437,11 @@ class MediaShown(Shown):
 
 
 class ReplyShown(Shown):
-    """One message from a contact."""
+    """One message from a contact.
+
+    `reply_to` is the message of ours, or the reply, that it quotes or reacts to; null if there is none, or none that is
+    known here. WhatsApp's id of it is `reply_to_wamid`.
+    """
 
     id: UUID
     conversation_id: UUID
@@ -1440,11 +1451,16 @@ class ReplyShown(Shown):
     text: str | None
     payload: Any
     received_at: datetime
+    reply_to: UUID | None
+    reply_to_wamid: str | None
     media: MediaShown | None
 
 
 class Said(Shown):
-    """One line of a conversation; `direction` is `in` from the contact, `out` from us."""
+    """One line of a conversation, which quotes the line `reply_to`.
+
+    `direction` is `in` from the contact, `out` from us; `reply_to_wamid` is known of the former.
+    """
 
     id: UUID
     direction: Literal["in", "out"]
@@ -1453,6 +1469,8 @@ class Said(Shown):
     text: str | None
     content: Any
     status: MessageStatus | None
+    reply_to: UUID | None
+    reply_to_wamid: str | None
     media: MediaShown | None
 
 

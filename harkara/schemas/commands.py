@@ -86,6 +86,7 @@ class SendMessage(Message, frozen=True):
     """Send one message to a contact or a phone, at `send_at` or now. The command's id becomes the message's id.
 
     Of one that is `filled_in` no variable is looked for: what looks like one came out of a contact's own values.
+    It quotes `reply_to`, a message or a reply, which its gateway calls `quoted`.
     """
 
     subject: ClassVar[str] = "t.{tenant}.cmd.message.send"
@@ -101,6 +102,8 @@ class SendMessage(Message, frozen=True):
     delivery: DeliveryPolicy | None = None
     expires_at: datetime | None = None
     invoice_id: str | None = None
+    reply_to: str | None = None
+    quoted: str | None = None
 
 
 class SyncTemplates(Message, frozen=True):

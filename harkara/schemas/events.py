@@ -163,7 +163,7 @@ class SenderDisconnected(SenderSession, frozen=True):
 
 
 class ReplyReceived(Message, frozen=True):
-    """A contact wrote to us."""
+    """A contact wrote to us. `reply_to` is the message or the reply that it quotes, by id if that is known."""
 
     subject: ClassVar[str] = "t.{tenant}.evt.reply.received"
 
@@ -173,6 +173,8 @@ class ReplyReceived(Message, frozen=True):
     conversation_id: str
     type: str
     text: str | None = None
+    reply_to: str | None = None
+    reply_to_wamid: str | None = None
 
 
 class ConversationUpdated(Message, frozen=True):

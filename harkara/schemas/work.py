@@ -105,7 +105,8 @@ class Send(Message, frozen=True):
     """Send one message through one number. It carries all that rendering needs; what may change is judged on leaving.
 
     A campaign step names its `enrollment_id` and `step_id` and brings the contact's variables; any other message brings
-    its `content`, already rendered. One with an `invoice_id` leaves only while that invoice is open.
+    its `content`, already rendered, and what it quotes, as its gateway calls that. One with an `invoice_id` leaves only
+    while that invoice is open.
     """
 
     subject: ClassVar[str] = "t.{tenant}.work.send.{sender_id}.{lane}"
@@ -125,6 +126,7 @@ class Send(Message, frozen=True):
     confirms: bool = False
     expires_at: datetime | None = None
     invoice_id: str | None = None
+    quoted: str | None = None
 
 
 class FetchMedia(Message, frozen=True):

@@ -45,6 +45,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     is_test: bool = False
     delivery: str = "at_most_once"
     invoice_id: UUID | None = None
+    reply_to: UUID | None = None
 
 
 _RECIPIENTS = """
@@ -69,13 +70,13 @@ order by i.place
 
 _QUEUE = """
 insert into messages (id, tenant_id, contact_id, sender_id, lane, "to", content, status, reason, cause, due_at,
-                      is_test, delivery, invoice_id)
+                      is_test, delivery, invoice_id, reply_to)
 select i.id, i.tenant_id, i.contact_id, i.sender_id, i.lane, i.recipient, i.content::jsonb, i.status, i.reason, i.cause,
-       i.due_at, i.is_test, i.delivery, i.invoice_id
+       i.due_at, i.is_test, i.delivery, i.invoice_id, i.reply_to
 from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::timestamptz[], $12::bool[], $13::text[], $14::uuid[])
+            $10::text[], $11::timestamptz[], $12::bool[], $13::text[], $14::uuid[], $15::uuid[])
      as i (id, tenant_id, contact_id, sender_id, lane, recipient, content, status, reason, cause, due_at, is_test,
-           delivery, invoice_id)
+           delivery, invoice_id, reply_to)
 on conflict (id) do nothing
 returning id
 """
@@ -136,6 +137,7 @@ async def queue(con: Connection, new: Sequence[NewMessage]) -> set[UUID]:
         [n.is_test for n in new],
         [n.delivery for n in new],
         [n.invoice_id for n in new],
+        [n.reply_to for n in new],
     )
     return {row[0] for row in rows}
 

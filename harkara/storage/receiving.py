@@ -245,9 +245,9 @@ with before as (
   select r.id from replies r where r.tenant_id = $2 and r.id >= $18 and r.id < $19 and r.wamid = $6 limit 1),
 written as (
   insert into replies (id, tenant_id, conversation_id, contact_id, sender_id, wamid, type, text, payload, context_wamid,
-                       received_at, message_id, campaign_id, step, step_id, variant)
+                       received_at, message_id, campaign_id, step, step_id, variant, reply_to)
   select $1::uuid, $2, $3::uuid, $4::uuid, $5::uuid, $6, $7, $8, $9::jsonb, $10, $11::timestamptz, $12::uuid,
-         $13::uuid, $14::int, $15::uuid, $16
+         $13::uuid, $14::int, $15::uuid, $16, $20::uuid
   where not exists (select from before)
   on conflict (id) do nothing returning id),
 reopened as (
@@ -260,10 +260,19 @@ _LATEST = """
 select not exists (select from replies where tenant_id = $1 and contact_id = $2 and received_at > $3)
 """
 
+#: So many of a contact's last replies are looked at for the one that is quoted.
+LOOKED_BACK = 1000
+
 #: What a reply answers: the message that it quotes, else the last that was sent. WhatsApp tells whole seconds.
 _QUOTED = """
 select m.id, m.campaign_id, m.step, m.step_id, m.variant from messages m
-where m.wamid = $3 and m.tenant_id || '' = $1 and m.contact_id = $2
+where m.wamid = $3 and m.tenant_id || '' = $1 and coalesce(m.contact_id, $2) = $2
+"""
+#: They may quote themselves too. Gateways that lend a phone's account name what is quoted by the end of its id alone.
+_QUOTED_REPLY = """
+select r.id from (
+  select id, wamid from replies where tenant_id = $1 and contact_id = $2 order by id desc limit $4) r
+where r.wamid = $3 or right(r.wamid, length($3) + 1) = '_' || $3 limit 1
 """
 _LAST_SENT = """
 select m.id, m.campaign_id, m.step, m.step_id, m.variant from messages m
@@ -371,17 +380,21 @@ async def conversation_for(
     return UUID(str(await con.fetchval(_CONVERSATION, new_id, tenant, contact_id, sender_id, inbound, uuid7(at))))
 
 
-async def answered(con: Connection, new: NewReply) -> Any:
-    """The message that a reply answers, with what of a campaign it was; None if there is none."""
+async def answered(con: Connection, new: NewReply) -> tuple[Any, UUID | None]:
+    """The message that a reply answers, with what of a campaign it was; and the message or reply that it quotes."""
+    quoted: UUID | None = None
     if new.context_wamid:
-        found = await con.fetchrow(_QUOTED, new.tenant, new.contact_id, new.context_wamid)
+        found: Any = await con.fetchrow(_QUOTED, new.tenant, new.contact_id, new.context_wamid)
         if found is not None:
-            return found
-    return await con.fetchrow(_LAST_SENT, new.tenant, new.contact_id, new.received_at)
+            return found, found[0]
+        quoted = await con.fetchval(_QUOTED_REPLY, new.tenant, new.contact_id, new.context_wamid, LOOKED_BACK)
+    return await con.fetchrow(_LAST_SENT, new.tenant, new.contact_id, new.received_at), quoted
 
 
-async def reply(con: Connection, new: NewReply, to: Any = None, *, reopens: bool = True) -> UUID | None:
-    """Write a reply, and what it answers (id, campaign, step, step's id, variant); its id if it was there before.
+async def reply(
+    con: Connection, new: NewReply, to: Any = None, quoted: UUID | None = None, *, reopens: bool = True
+) -> UUID | None:
+    """Write a reply, and what it answers (id, campaign, step, step's id, variant) and quotes; its id if it was there.
 
     `reopens` says that a closed conversation is open again with it.
     """
@@ -401,5 +414,6 @@ async def reply(con: Connection, new: NewReply, to: Any = None, *, reopens: bool
         *(to or (None,) * 5),
         reopens,
         *second_of(new.received_at),
+        quoted,
     )
     return before

@@ -16,7 +16,7 @@ from harkara.actors.receipts import Receipts
 from harkara.ids import time_of, uuid7
 from harkara.schemas.keywords import Category
 from harkara.storage import holding, opting, receiving
-from harkara.storage.models import Contact, Conversation, PhoneNumber
+from harkara.storage.models import Contact, Conversation, Message, PhoneNumber
 from harkara.storage.opting import Word
 from harkara.storage.storage import Storage
 
@@ -104,6 +104,30 @@ async def test_what_comes_again_later_is_the_same_row_and_tells_the_same(world: 
     ids = [reply.id for reply in await world.replies()]
     assert len(ids) == 3
     assert {one.id for one in told} == {one.id for one in again} == {f"{id_}.received" for id_ in ids}
+
+
+async def test_what_is_quoted_is_known_by_our_id_if_it_was_said_here(world: World) -> None:
+    sent = uuid7()
+    async with world.storage.tenant(world.tenant):
+        await Message.create(
+            id=sent, contact_id=world.one.contact, sender_id=world.one.sender, lane="utility", to=PHONE,
+            content={"body": "Hi"}, status="sent", wamid="wamid.ours", due_at=AT,
+        )  # fmt: skip
+    await world.hears(world.delivery(said(wamid="wamid.theirs", type="text", text={"body": "Yes"})))
+    phones = said(wamid="false_919876543210@c.us_3EB07", second=1, type="text", text={"body": "And"})
+    await world.hears(world.delivery(phones))
+    theirs, by_phone = [reply.id for reply in await world.replies()]
+    reaction = {"type": "reaction", "reaction": {"message_id": "wamid.ours", "emoji": "👍"}}
+    for second, quoted, id_ in (
+        (2, "wamid.ours", sent), (3, "wamid.theirs", theirs), (4, "3EB07", by_phone), (5, "wamid.forgotten", None),
+    ):  # fmt: skip
+        about: dict[str, Any] = {"type": "text", "text": {"body": "This"}, "context": {"id": quoted}}
+        told = await world.hears_message(second=second, **about)
+        event: Any = told[0].message
+        assert (event.reply_to, event.reply_to_wamid) == (str(id_) if id_ else None, quoted)
+        assert (await world.replies())[-1].reply_to == id_
+    await world.hears_message(second=6, **reaction)
+    assert (await world.replies())[-1].reply_to == sent
 
 
 @pytest.mark.parametrize(

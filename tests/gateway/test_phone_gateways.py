@@ -179,6 +179,16 @@ async def test_an_answer_quotes_what_it_answers(phone: World) -> None:
     assert body.get("quoted", {"key": {"id": "3EB07"}}) == {"key": {"id": "3EB07"}}
 
 
+async def test_what_we_said_ourselves_is_quoted_too(phone: World) -> None:
+    """Of that only the key is known, which sending has answered."""
+    said = await phone.send()
+    assert isinstance(said, Accepted), said
+    await phone.send(reply_to=said.wamid)
+    body = phone.server.taken[1]["body"]
+    assert body.get("reply_to", f"true_919876543210@c.us_{said.wamid}") == f"true_919876543210@c.us_{said.wamid}"
+    assert body.get("quoted", {"key": {"id": said.wamid}}) == {"key": {"id": said.wamid}}
+
+
 async def test_a_number_that_is_not_on_whatsapp(phone: World) -> None:
     phone.server.strangers.add("919876543210")
     answer = await phone.send()

@@ -14,6 +14,7 @@ from nats.js.errors import NotFoundError
 from harkara.bus.connection import Bus
 from harkara.ids import uuid7, uuid7_for
 from harkara.storage import receiving
+from harkara.storage.models import Message
 from harkara.storage.receiving import NewReply
 from harkara.storage.storage import Storage
 
@@ -158,6 +159,35 @@ async def test_a_reply_goes_out_by_the_conversations_own_number(acme: Account, s
     assert contact in told
     for body in ({}, {"body": "a", "template": {"name": "b"}}, {"body": "x" * 5000}, {"body": "{{ nobody }}"}):
         (await acme.call("POST", f"/conversations/{conversation}/reply", body=body)).is_problem(422)
+
+
+async def test_an_answer_quotes_what_was_said_in_its_conversation_and_nothing_else(
+    acme: Account, storage: Storage, live_bus: Bus
+) -> None:
+    sender, contact = await acme.sender(), await acme.contact()
+    conversation = await writes(storage, acme, contact, sender, wamid="wamid.theirs")
+    elsewhere = await writes(storage, acme, await acme.contact(), sender, wamid="wamid.elsewhere")
+    path = f"/conversations/{conversation}"
+    (theirs,) = (await acme.get(f"{path}/messages"))["items"]
+    (foreign,) = (await acme.get(f"/conversations/{elsewhere}/messages"))["items"]
+    ours, waiting = uuid7(), uuid7()
+    async with storage.tenant(acme.tenant):
+        for id_, wamid in ((ours, "wamid.ours"), (waiting, None)):
+            await Message.create(
+                id=id_, contact_id=UUID(contact), sender_id=UUID(sender), lane="utility", to="+919876543210",
+                content={"body": "Hi"}, status="sent" if wamid else "queued", wamid=wamid, due_at=datetime.now(UTC),
+            )  # fmt: skip
+    for quoted, known_as in ((theirs["id"], "wamid.theirs"), (str(ours), "wamid.ours")):
+        await acme.post(f"{path}/reply", {"body": "Yes", "reply_to": quoted}, status=202)
+        command = await live_bus.js.get_last_msg("COMMANDS", f"t.{acme.tenant}.cmd.message.send")
+        told = msgspec.json.decode(command.data or b"")
+        assert (told["reply_to"], told["quoted"]) == (quoted, known_as)
+    for quoted, status in ((foreign["id"], 404), (str(uuid7()), 404), (str(waiting), 409)):
+        answer = await acme.call("POST", f"{path}/reply", body={"body": "Yes", "reply_to": quoted})
+        assert "reply_to" in answer.is_problem(status).faults()
+    answer = await acme.call("POST", f"{path}/reply", body={"body": "Yes", "reply_to": "wamid.ours"})
+    assert "reply_to" in answer.is_problem(422).faults()
+    assert (theirs["reply_to"], theirs["reply_to_wamid"]) == (None, None)
 
 
 async def test_after_24_hours_a_number_that_keeps_the_window_sends_only_templates(

@@ -123,6 +123,7 @@ async def test_ids_of_another_tenant_in_a_body_are_unknown_too(
         ("/messages", {"sender_id": theirs.ids["sender_id"], "contact_id": own.ids["contact_id"], "body": "x"}),
         ("/messages", {"sender_id": own.ids["sender_id"], "contact_id": theirs.ids["contact_id"], "body": "x"}),
         (f"/campaigns/{own.ids['campaign_id']}/enroll", {"contact_ids": [theirs.ids["contact_id"]]}),
+        (f"/conversations/{own.ids['conversation_id']}/reply", {"body": "x", "reply_to": theirs.ids["message_id"]}),
     ]
     for path, body in attempts:
         (await other.call("POST", path, body=body)).is_problem(404)

@@ -38,6 +38,13 @@ class Shop:
         else:
             self.server.writes(self.name, self.jid(phone), body=text)
 
+    def quotes(self, phone: str, text: str, key: str) -> None:
+        if self.provider == "evolution":
+            part = {"text": text, "contextInfo": {"stanzaId": key}}
+            self.server.writes(self.name, self.jid(phone), {"extendedTextMessage": part}, "extendedTextMessage")
+        else:
+            self.server.writes(self.name, self.jid(phone), body=text, replyTo={"id": f"true_{self.jid(phone)}_{key}"})
+
     async def session(self) -> str:
         return str((await self.tenant.get(f"/senders/{self.sender}"))["session"]["state"])
 
@@ -66,6 +73,12 @@ class Shop:
 
     async def send(self, to: str, text: str = "Namaste") -> str:
         return str((await self.tenant.post("/messages", {"sender_id": self.sender, "to": to, "body": text}))["id"])
+
+
+def quoted(taken: dict[str, Any]) -> str:
+    """The key of what a message quotes."""
+    body = taken["body"]
+    return str(body["quoted"]["key"]["id"] if "quoted" in body else body["reply_to"].rpartition("_")[2])
 
 
 @pytest.fixture(params=["evolution", "waha"])
@@ -129,6 +142,26 @@ async def test_a_file_is_fetched_from_the_gateway_and_kept(shop: Shop) -> None:
     url = f"{shop.tenant.url}{reply['media']['url']}"
     async with shop.tenant.session.get(url, headers=shop.tenant.headers) as answer:
         assert (answer.content_type, await answer.read()) == ("image/png", PNG)
+
+
+async def test_both_sides_quote_each_other(shop: Shop) -> None:
+    tenant, contact = shop.tenant, await shop.tenant.contact()
+    async with listening(tenant) as ear:
+        shop.writes(contact["phone"], "Is it open?")
+        await until(lambda: ear.of_type("reply.received"), "the reply is told")
+        (question,) = await tenant.every("/replies")
+        path = f"/conversations/{question['conversation_id']}/reply"
+        answer = await tenant.post(path, {"body": "Until six.", "reply_to": question["id"]})
+        await ear.until_heard("message.sent", answer["id"])
+        again = await tenant.post(path, {"body": "On Sunday too.", "reply_to": answer["id"]})
+        await ear.until_heard("message.sent", again["id"])
+        first, second = shop.server.taken
+        assert quoted(first) == question["payload"]["id"].rpartition("_")[2]
+        assert quoted(second) == first["id"]
+        shop.quotes(contact["phone"], "Sure?", first["id"])
+        await until(lambda: len(ear.of_type("reply.received")) == 2, "the second one too")
+    (quoting, _) = await tenant.every("/replies")
+    assert (quoting["reply_to"], quoting["reply_to_wamid"]) == (answer["id"], first["id"])
 
 
 async def test_what_had_no_answer_is_recognised_by_its_echo(shop: Shop) -> None:

@@ -106,6 +106,30 @@ async def test_who_writes_again_opens_a_closed_conversation(live: Platform, tena
     assert said == {("in", "Is it open?"), ("out", "Until six."), ("in", "And tomorrow?")}
 
 
+async def test_both_sides_quote_each_other(live: Platform, tenant: Tenant) -> None:
+    sender, contact = await tenant.sender(), await tenant.contact()
+    async with listening(tenant) as ear:
+        asked = await live.gateway.tell(contact["phone"], sender["phone_number_id"], type="text", text="Is it open?")
+        await until(lambda: ear.of_type("reply.received"), "the reply is told")
+        (question,) = await tenant.every("/replies")
+        path = f"/conversations/{question['conversation_id']}"
+        answer = await tenant.post(f"{path}/reply", {"body": "Until six.", "reply_to": question["id"]})
+        await ear.until_heard("message.sent", answer["id"])
+        (accepted,) = await live.gateway.accepted(sender["phone_number_id"])
+        assert accepted["context"] == asked
+        assert (await tenant.message(answer["id"]))["reply_to"] == question["id"]
+        await live.gateway.tell(
+            contact["phone"], sender["phone_number_id"], type="text", text="Sure?", context=accepted["id"]
+        )
+        await until(lambda: len(ear.of_type("reply.received")) == 2, "the second one too")
+    told = ear.of_type("reply.received")[1]["data"]
+    assert (told["reply_to"], told["reply_to_wamid"]) == (answer["id"], accepted["id"])
+    (quoting, _) = await tenant.every("/replies")
+    assert (quoting["reply_to"], quoting["reply_to_wamid"]) == (answer["id"], accepted["id"])
+    said = {one["text"]: one["reply_to"] for one in await tenant.every(f"{path}/messages")}
+    assert said == {"Is it open?": None, "Until six.": question["id"], "Sure?": answer["id"]}
+
+
 async def test_marketing_alone_is_stopped_by_its_button_and_the_rest_goes_on(live: Platform, tenant: Tenant) -> None:
     sender = await tenant.sender()
     campaign, contact = await tenant.campaign(sender["id"], 0, 24 * 365), await tenant.contact()

@@ -47,6 +47,8 @@ class Message(TenantRow):
     deferred_until = fields.DatetimeField(null=True)
     # What it is a reminder of: it leaves only while that is open.
     invoice_id = fields.UUIDField(null=True)
+    # What it quotes: a message or a reply of the same conversation.
+    reply_to = fields.UUIDField(null=True)
 
     class Meta:
         table = "messages"
@@ -76,7 +78,8 @@ class Reply(TenantRow):
     """One message from a contact; its id comes from WhatsApp's, so that a webhook delivered twice is one row.
 
     `message_id` is the message that it answers: the one it quotes, else the last that was sent before it; with what of
-    a campaign that was.
+    a campaign that was. `reply_to` is what it quotes or reacts to, a message or a reply, which WhatsApp calls
+    `context_wamid`.
     """
 
     conversation_id = fields.UUIDField()
@@ -93,6 +96,7 @@ class Reply(TenantRow):
     step = fields.IntField(null=True)
     step_id = fields.UUIDField(null=True)
     variant = fields.CharField(max_length=32, null=True)
+    reply_to = fields.UUIDField(null=True)
 
     class Meta:
         table = "replies"
