@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Protocol
 
 from harkara.actors.budget import Spending
-from harkara.actors.halting import OF_NUMBERS
-from harkara.gateway.errors import Action, Scope
+from harkara.actors.halting import OF_NUMBERS, reaches_further
+from harkara.gateway.errors import Action, Rule, Scope, rule_for
 from harkara.gateway.protocol import Accepted, Answer, Refused
 
 #: Codes that say that a number, or its account, was too fast; the others of that kind only want a rest.
@@ -20,6 +20,9 @@ NEAR_LIMIT = 80
 #: end as `failed`, 132015), leaves this often, for so long.
 KEPT = frozenset({"held_for_quality_assessment", "paused"})
 PACED_PER_S, PACED = 1.0, timedelta(hours=1)
+
+#: What a status says of how fast a number may go is past by then: statuses come late, and again.
+NEWS = timedelta(minutes=1)
 
 
 class Lessons(Protocol):
@@ -39,9 +42,28 @@ async def learn(lessons: Lessons, sender_id: str, spending: Spending, answer: An
         if answer.status in KEPT and spending.template:
             await lessons.pace(spending.template, PACED_PER_S, PACED.total_seconds())
     elif isinstance(answer, Refused) and answer.rule.action is Action.BACK_OFF:
-        if answer.rule.scope is Scope.PAIR:
-            await lessons.hold_pair(sender_id, spending.to, wait.total_seconds())
-        elif answer.rule.scope in OF_NUMBERS:
-            await lessons.hold(sender_id, wait.total_seconds())
-            if answer.code in TOO_FAST:
-                await lessons.slow_down(sender_id)
+        await _rest(lessons, sender_id, spending.to, answer.rule, wait)
+        if answer.code in TOO_FAST:
+            await lessons.slow_down(sender_id)
+
+
+async def learn_late(lessons: Lessons, sender_id: str, to: str, code: int, late: timedelta) -> None:
+    """The same of a message to `to` that WhatsApp took and could not deliver, as a status said so long after.
+
+    What holds a number for longer is on its row (`halting.halt_for`), which knows what was resumed since.
+    """
+    rule = rule_for(code)
+    wait = rule.wait(1)
+    if rule.action is not Action.BACK_OFF or late > NEWS:
+        return
+    if not reaches_further(rule, wait):
+        await _rest(lessons, sender_id, to, rule, wait)
+    if code in TOO_FAST:
+        await lessons.slow_down(sender_id)
+
+
+async def _rest(lessons: Lessons, sender_id: str, to: str, rule: Rule, wait: timedelta) -> None:
+    if rule.scope is Scope.PAIR:
+        await lessons.hold_pair(sender_id, to, wait.total_seconds())
+    elif rule.scope in OF_NUMBERS:
+        await lessons.hold(sender_id, wait.total_seconds())

@@ -10,6 +10,7 @@ retries: while the database is away
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Protocol
 from uuid import UUID
@@ -20,6 +21,7 @@ from loguru import logger
 from harkara.actors.filing import Parts, file
 from harkara.actors.halting import Refusal, halt_for
 from harkara.actors.hearing import as_uuid, hear
+from harkara.actors.learning import Lessons, learn_late
 from harkara.actors.librarian import updated_event
 from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_early
 from harkara.actors.naming import Seen, meet
@@ -63,8 +65,8 @@ _ARRIVED = ("sent", "delivered", "read")
 Key = tuple[str, UUID]
 
 
-class Counts(Protocol):
-    """Counts what comes in against the number's rate."""
+class Counts(Lessons, Protocol):
+    """Counts what comes in against the number's rate, and keeps what failures teach about it."""
 
     async def came_in(self, messages: Sequence[tuple[str, str]]) -> None: ...
 
@@ -110,7 +112,7 @@ class Receipts:
             heard = await hear(con, good, moved, met.gained)
             linked = await sessions(con, good)
             changed = [await _templates(con, d, webhook.templates) for d, webhook in good]
-            await usage.count(con, [priced(m.tenant, m.month, m.pricing) for m in moved.values() if m.pricing])
+            await usage.count(con, [priced(m.tenant, m.month, m.pricing) for m in set(moved.values()) if m.pricing])
             told: list[list[Outgoing]] = [[] for _ in batch]
             for (place, _, _), (d, webhook), *news in zip(filed, good, heard.told, linked, changed, strict=True):
                 told[place] += [*_told(d, webhook, moved), *chain(*news)]
@@ -118,6 +120,7 @@ class Receipts:
         if self._counts is not None:
             came = [(d.message.sender_id, f"+{m.phone}") for d, webhook in good for m in webhook.messages if m.phone]
             await self._counts.came_in(came)
+            await _learn(self._counts, good, moved)
         for who, named in met.seen:
             self._seen.add(who, named)
         for tenant, sender_id in {(one.tenant, one.sender_id) for one in heard.answers}:
@@ -179,6 +182,7 @@ async def _statuses(
     strangers = [(d.tenant, s.wamid) for d, s in updates if _ours(s) is None]
     known = await receiving.by_wamid(con, strangers)
     receipts: dict[Key, Receipt] = {}
+    named: dict[tuple[str, str], Key] = {}
     for d, status in updates:
         id_ = _ours(status) or known.get((d.tenant, status.wamid))
         if id_ is None:
@@ -186,11 +190,13 @@ async def _statuses(
         elif status.status in _EVENTS:
             key = (d.tenant, id_)
             receipts[key] = merge(receipts.get(key), id_, d.tenant, status)
+            named[d.tenant, status.wamid] = key
     moved = await receiving.receive(con, [receipts[key] for key in sorted(receipts, key=lambda key: key[1])])
     await halt_for(
         con, [_refusal(d, s, _ours(s) or known.get((d.tenant, s.wamid))) for d, s in updates if s.error_code]
     )
-    return {(m.tenant, receipts[m.tenant, m.id].wamid): m for m in moved}
+    written = {(m.tenant, m.id): m for m in moved}
+    return {name: written[key] for name, key in named.items() if key in written}
 
 
 async def _unreachable(con: Connection, moved: Iterable[Moved]) -> bool:
@@ -234,14 +240,27 @@ def _rests(
     ]
 
 
+async def _learn(
+    lessons: Lessons, found: Iterable[tuple[Delivery[Inbound], Webhook]], moved: dict[tuple[str, str], Moved]
+) -> None:
+    """Failures teach what refusals do, once: told again, they are no news."""
+    now = datetime.now(UTC)
+    for d, webhook in found:
+        for status in webhook.statuses:
+            message = moved.get((d.tenant, status.wamid))
+            if status.error_code and message and message.after == "failed" != message.before:
+                await learn_late(lessons, str(message.sender_id), message.to, status.error_code, now - status.at)
+
+
 def merge(before: Receipt | None, id_: UUID, tenant: str, status: StatusUpdate) -> Receipt:
     """What is known of a message once one more status is taken in: webhooks come in any order, and more than once."""
     at = {name: status.at for name in ("sent", "delivered", "read", "failed") if status.status == name}
+    furthest = further(before.status, status.status) if before else status.status
     return Receipt(
         id_,
         tenant,
-        further(before.status, status.status) if before else status.status,
-        status.wamid,
+        furthest,
+        status.wamid if before is None or furthest != before.status else before.wamid,
         (before and before.sent_at) or at.get("sent"),
         (before and before.delivered_at) or at.get("delivered"),
         (before and before.read_at) or at.get("read"),

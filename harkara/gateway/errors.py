@@ -8,7 +8,11 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What to do with a refused message."""
+    """What to do with a message that is refused at once.
+
+    One that WhatsApp took and reports as failed later is never sent again, whatever the code: it may yet arrive, and
+    then it would be there twice (docs/decisions/0066). Of all else that is in the scope the same holds then.
+    """
 
     RETRY = "retry"
     """The same message again after a delay; others go on meanwhile."""

@@ -124,7 +124,7 @@ POLICY: Mapping[str, Words] = {
 
 #: What WhatsApp says, by its error code.
 GATEWAY = {
-    130429: Words("the number sent more than WhatsApp allows it", "nothing: it is tried again; lower the sender's mps"),
+    130429: Words("the number sent more than WhatsApp allows it", "lower the sender's mps"),
     130497: Words(
         "WhatsApp lets this business write to nobody in this country", "send nothing there; ask Meta's support for why"
     ),
@@ -155,9 +155,17 @@ GATEWAY = {
     132068: Words(
         "the flow of this template is blocked", "mend or replace the flow in the WhatsApp manager: until then it fails"
     ),
+    131000: Words("WhatsApp could not send it, and does not say why", "if that goes on, ask Meta's support"),
+    131016: Words("WhatsApp had too much to do", "if that goes on, look at https://metastatus.com"),
+    131057: Words("WhatsApp is at work on this number", "if that goes on for an hour, ask Meta's support"),
     133010: Words("the number is not registered with the Cloud API", "register it in the WhatsApp manager"),
     190: Words("the access token is not valid any more", "PATCH the sender with a new access_token"),
 }
+
+#: What passes by itself, by its code: refused with it, a message is tried again; failed with it, it is not any more.
+PASSING = frozenset(
+    {130429, 131056, 131048, 131064, 80007, 4, 133015, 133016, 132069, 131057, 2, 133004, 131016, 131000, 1}
+)
 
 IN_DOUBT = Words(
     "WhatsApp may or may not have taken it: the answer to our request was lost",
@@ -193,6 +201,7 @@ HELD_BACK: Mapping[str, Words] = {
 
 _WAITING = "nothing: it is tried again by itself; cancel it with POST /messages/{id}/cancel"
 _FAILED = "mend what the text says, and send a new message"
+_NO_MORE = "it is not tried again by itself: send a new message if it is still wanted"
 
 
 def _not_again(against: Words) -> Words:
@@ -206,6 +215,13 @@ def words(status: str, reason: str | None, error_code: int | None) -> tuple[str,
         return "in_doubt", IN_DOUBT if against is None else _not_again(against)
     if status not in ("queued", "failed", "suppressed") or (reason is None and error_code is None):
         return None
-    known = POLICY.get(reason or "") or GATEWAY.get(error_code or 0)
+    known = POLICY.get(reason or "") or GATEWAY.get(error_code or 0) or Words(reason or "no reason was given", "")
     code = str(error_code) if error_code else reason if reason in POLICY else status
-    return str(code), known or Words(reason or "no reason was given", _WAITING if status == "queued" else _FAILED)
+    return str(code), Words(known.text, _todo(known.todo, status, error_code))
+
+
+def _todo(todo: str, status: str, error_code: int | None) -> str:
+    if error_code in PASSING:
+        first = _WAITING if status == "queued" else _NO_MORE
+        return f"{first}; {todo}" if todo else first
+    return todo or (_WAITING if status == "queued" else _FAILED)

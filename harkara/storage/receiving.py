@@ -53,6 +53,7 @@ class Moved(msgspec.Struct, frozen=True, gc=False):
     error_code: int | None
     variant: str | None
     resent: bool
+    to: str
     #: If its price is told with this, and was not before: the price as JSON, and the month in which it left.
     pricing: str | None
     month: date
@@ -64,14 +65,17 @@ join unnest($1::text[], $2::text[]) as i (tenant_id, wamid) on m.tenant_id || ''
 where m.wamid = any ($2)
 """
 
-#: Locked in the order of their ids, as results are: the two never deadlock. Of a message that was sent twice only the
-#: failure of the one that it is known by is its failure: the other may arrive. What has arrived has no reason any more.
+#: Locked in the order of their ids, as results are: the two never deadlock. Of a message that was sent twice, or was
+#: refused at once before, only the failure of the attempt that it is known by is its failure: the other may arrive. One
+#: that was refused at once waits to be tried again, whatever a status says of that. What has arrived has no reason any
+#: more.
 _RECEIPTS = """
 with locked as (
   select i.*, m.status as before,
          case
            when m.status = 'suppressed' then m.status
-           when i.status = 'failed' and m.resent and m.wamid is distinct from i.wamid then m.status
+           when i.status = 'failed' and (m.resent and m.wamid is distinct from i.wamid
+             or m.attempts > 1 and m.wamid <> i.wamid or m.attempts > 0 and m.status = 'queued') then m.status
            when i.status = 'failed' then case when m.status in ('delivered', 'read') then m.status else 'failed' end
            when m.status = 'failed' then case when i.status in ('delivered', 'read') then i.status else m.status end
            when array_position($12::text[], i.status) > array_position($12::text[], m.status::text) then i.status
@@ -85,7 +89,7 @@ with locked as (
   order by m.id for no key update of m)
 update messages m
 set status = i.after,
-    wamid = coalesce(m.wamid, i.wamid),
+    wamid = case when i.status = 'failed' and i.after <> 'failed' then m.wamid else coalesce(m.wamid, i.wamid) end,
     sent_at = coalesce(m.sent_at, i.sent_at),
     delivered_at = coalesce(m.delivered_at, i.delivered_at),
     read_at = coalesce(m.read_at, i.read_at),
@@ -100,7 +104,7 @@ set status = i.after,
 from locked i
 where m.id = i.id and m.tenant_id || '' = i.tenant_id
 returning m.id, m.tenant_id, i.before, m.status, m.contact_id, m.sender_id, m.campaign_id, m.enrollment_id, m.step,
-          m.wamid, m.cause, m.reason, m.error_code, m.variant, m.resent, i.news, i.month
+          m.wamid, m.cause, m.reason, m.error_code, m.variant, m.resent, m."to", i.news, i.month
 """
 
 

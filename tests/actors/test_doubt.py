@@ -71,13 +71,21 @@ class World:
 
     async def receipt(self, status: str, wamid: str, **more: Any) -> list[str]:
         """A status webhook comes; the events that it leads to."""
-        told = {
-            "id": wamid,
-            "status": status,
-            "timestamp": str(int(datetime.now(UTC).timestamp())),
-            "biz_opaque_callback_data": str(self.one.message),
-        } | more
-        value = {"metadata": {"phone_number_id": "1"}, "statuses": [told]}
+        return await self.receipts((status, wamid, more))
+
+    async def receipts(self, *statuses: tuple[str, str, dict[str, Any]]) -> list[str]:
+        """The same of several in one webhook."""
+        told = [
+            {
+                "id": wamid,
+                "status": status,
+                "timestamp": str(int(datetime.now(UTC).timestamp())),
+                "biz_opaque_callback_data": str(self.one.message),
+            }
+            | more
+            for status, wamid, more in statuses
+        ]
+        value = {"metadata": {"phone_number_id": "1"}, "statuses": told}
         body = msgspec.json.encode({"entry": [{"id": "1", "changes": [{"field": "messages", "value": value}]}]})
         message = Inbound(source="whatsapp", sender_id=str(self.one.sender), body=msgspec.Raw(body))
         now = datetime.now(UTC)
@@ -249,6 +257,40 @@ async def test_a_receipt_after_the_second_changes_nothing_but_its_status(world: 
     assert await world.receipt("delivered", "wamid.2") == ["delivered"]
     assert (await world.row()).status == "delivered"
     assert (await world.enrolment()).messages_sent == 1
+
+
+PASSES = {"errors": [{"code": 131000, "title": "Something went wrong"}]}
+REFUSED = Refused(131000, "Something went wrong", "", rule_for(131000))
+
+
+async def test_a_status_of_an_attempt_that_was_refused_at_once_fails_nothing(world: World) -> None:
+    world.answers = [REFUSED, Accepted("wamid.2")]
+    assert isinstance(await world.deliver(), Retry)
+    assert await world.receipt("failed", "wamid.1", **PASSES) == []
+    assert (await world.row()).status == "queued"
+    assert names(await world.deliver()) == ["sent", "enrollmentcompleted"]
+    assert await world.receipt("failed", "wamid.1", **PASSES) == []
+    assert await world.receipts(("failed", "wamid.1", PASSES), ("sent", "wamid.2", {})) == []
+    row = await world.row()
+    assert [row.status, row.wamid, row.reason, row.failed_at] == ["sent", "wamid.2", None, None]
+    # What becomes of the one that was taken is the message's, and is for good.
+    assert await world.receipts(("failed", "wamid.1", PASSES), ("delivered", "wamid.2", {})) == ["delivered"]
+
+
+async def test_what_was_taken_and_failed_is_not_sent_again(world: World) -> None:
+    """However soon that passes: WhatsApp had it, and may yet deliver it."""
+    world.answers = [Accepted("wamid.1")]
+    await world.deliver()
+    assert await world.receipt("failed", "wamid.1", **PASSES) == ["failed"]
+    assert await world.receipt("failed", "wamid.1", **PASSES) == ["failed"]
+    await world.deliver(deliveries=2)
+    row = await world.row()
+    assert (row.status, row.error_code, world.taken) == ("failed", 131000, 1)
+    told = words(row.status, row.reason, row.error_code)
+    assert told is not None
+    assert told[1].todo.startswith("it is not tried again by itself: send a new message")
+    assert await world.receipt("delivered", "wamid.1") == ["delivered"]
+    assert (await world.row()).status == "delivered"
 
 
 async def test_a_crash_during_the_second_request_is_a_doubt_for_good(world: World) -> None:

@@ -6,24 +6,26 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
 import pytest
 from enrolled import Enrolled, enrolled
-from gateway.sandboxes import NUMBER, Caller, sandbox_in
-from support import NewTenant
+from gateway.sandboxes import NUMBER, Caller, Hook, receiving, sandbox_in
+from support import NewTenant, until
 
 from harkara.actors.halting import Refusal, halt
+from harkara.actors.learning import NEWS, TOO_FAST, learn_late
 from harkara.actors.numbers import Numbers
 from harkara.actors.receipts import Receipts
 from harkara.actors.sender import STOPPED_WAIT, Sender
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.cloud import CloudGateway
-from harkara.gateway.errors import RULES, rule_for
+from harkara.gateway.errors import RULES, Action, rule_for
 from harkara.ids import uuid7
+from harkara.schemas.reasons import PASSING
 from harkara.schemas.work import Inbound
 from harkara.storage import halting
 from harkara.storage.models import CampaignStep, ContactCampaignProgress, Message
@@ -67,6 +69,36 @@ ROWS: dict[int, tuple[str, str]] = {
 }
 
 
+class Turns:
+    """Nobody waits for a turn; keeps what was learned."""
+
+    def __init__(self) -> None:
+        self.rests: list[tuple[str, float]] = []
+        self.pairs: list[tuple[str, str, float]] = []
+        self.slower: list[str] = []
+
+    async def acquire(self, *_: Any) -> None:
+        pass
+
+    def give_back(self, _: str) -> None:
+        pass
+
+    async def hold(self, sender_id: str, seconds: float) -> None:
+        self.rests.append((sender_id, seconds))
+
+    async def slow_down(self, sender_id: str) -> None:
+        self.slower.append(sender_id)
+
+    async def hold_pair(self, sender_id: str, to: str, seconds: float) -> None:
+        self.pairs.append((sender_id, to, seconds))
+
+    async def pace(self, *_: Any) -> None:
+        pass
+
+    async def came_in(self, *_: Any) -> None:
+        pass
+
+
 @dataclass
 class Desk:
     """A sender at work: one tenant with three numbers, of which two are of one account."""
@@ -75,16 +107,10 @@ class Desk:
     sandbox: Caller
     numbers: Numbers
     actor: Sender
-    rests: list[tuple[str, float]]
+    turns: Turns
     one: Enrolled
     sister: UUID
     stranger: UUID
-
-    async def acquire(self, *_: Any) -> None:
-        pass
-
-    def give_back(self, _: str) -> None:
-        pass
 
     async def send(self) -> Outcome:
         now = datetime.now(UTC)
@@ -92,17 +118,25 @@ class Desk:
         (outcome,) = await self.actor.handle([delivery])
         return outcome
 
+    async def told(self, body: bytes) -> Outcome:
+        """A webhook comes."""
+        message = Inbound(source="whatsapp", sender_id=str(self.one.sender), body=msgspec.Raw(body))
+        now, nobody = datetime.now(UTC), cast("Any", None)
+        delivery = Delivery(message, self.one.tenant, "w", "w", 1, "t.x.in.whatsapp", "INBOUND", 1, now, 1)
+        (outcome,) = await Receipts(self.storage, nobody, self.turns).handle([delivery])
+        return outcome
+
     async def seen(self) -> str:
         """What is stopped now, and whether somebody is told."""
         async with self.storage.tenant(self.one.tenant) as con:
             numbers = {row.id: row for row in await Number.all()}
-            alerts = await con.fetch("select body::text from outbox where subject like '%.evt.alert.raised'")
+            alerts = await con.fetch("select distinct body::text from outbox where subject like '%.evt.alert.raised'")
             rows = await con.fetch("select status from templates where sender_id = $1", self.one.sender)
         states = [numbers[id_] for id_ in (self.one.sender, self.sister, self.stranger)]
         found = [f"template is {row['status']}" for row in rows]
         found += _stopped([row.status == "paused" for row in states], "paused")
         found += _stopped([row.held_until is not None for row in states], "held")
-        if not found and self.rests:
+        if not found and self.turns.rests:
             found.append("number rests")
         if alerts:
             assert len(alerts) == 1
@@ -142,27 +176,9 @@ async def desk(storage: Storage, new_tenant: NewTenant, sandbox: Caller) -> Asyn
                 waba_id=waba,
             )  # fmt: skip
     gateway, numbers = CloudGateway(sandbox.url, connect_timeout=timedelta(seconds=60)), Numbers(storage, vault)
-    rests: list[tuple[str, float]] = []
-
-    class Turns:
-        async def acquire(self, *_: Any) -> None:
-            pass
-
-        def give_back(self, _: str) -> None:
-            pass
-
-        async def hold(self, sender_id: str, seconds: float) -> None:
-            rests.append((sender_id, seconds))
-
-        async def slow_down(self, *_: Any) -> None:
-            pass
-
-        async def hold_pair(self, *_: Any) -> None:
-            pass
-
-    turns: Any = Turns()
-    actor = Sender(storage, gateway, turns, numbers, lambda: None)
-    yield Desk(storage, sandbox, numbers, actor, rests, one, sister, stranger)
+    turns = Turns()
+    actor = Sender(storage, gateway, cast("Any", turns), numbers, lambda: None)
+    yield Desk(storage, sandbox, numbers, actor, turns, one, sister, stranger)
     await gateway.close()
 
 
@@ -189,6 +205,46 @@ async def test_a_refusal_does_what_is_documented_and_nothing_else(desk: Desk, co
         assert not outcome.counts
         assert (message.status, enrolment.next_message_id) == ("queued", desk.one.message)
     assert await desk.seen() == stopped
+
+
+@pytest.fixture(scope="module")
+async def hook(sandbox: Caller) -> AsyncIterator[Hook]:
+    """Where the sandbox tells what became of messages that it took."""
+    async with receiving() as receiver:
+        await sandbox.hook(receiver)
+        yield receiver
+
+
+@pytest.mark.parametrize("code", sorted(ROWS.keys() - {0}))  # of a request that it didn't let in nothing is told later
+async def test_a_status_stops_as_much_as_a_refusal_and_its_message_has_failed(
+    desk: Desk, hook: Hook, code: int
+) -> None:
+    """WhatsApp had taken it: whatever passes by itself, it is not sent again."""
+    await desk.sandbox.put("faults", [{"kind": "failed", "code": code, "count": 1, "phone_number_id": NUMBER}])
+    assert isinstance(await desk.send(), Done)
+    id_ = str(desk.one.message).encode()
+    body = await until(lambda: next((body for body in hook.bodies if id_ in body), None), "its failure is told")
+    for _ in range(2):
+        outcome = await desk.told(body)
+        assert isinstance(outcome, Done)
+        assert [type(event.message).__name__ for event in outcome.events][:1] == ["MessageFailed"]
+        async with desk.storage.tenant(desk.one.tenant):
+            message = await Message.get(id=desk.one.message)
+        assert (message.status, message.error_code, message.attempts) == ("failed", code, 1)
+        assert await desk.seen() == ROWS[code][1]
+    number, to = str(desk.one.sender), "+919876543210"
+    assert desk.turns.slower == ([number] if code in TOO_FAST else []), "told again, it is no lesson"
+    assert desk.turns.pairs == ([(number, to, 1.0)] if code == 131056 else [])
+
+
+async def test_what_failed_some_time_ago_teaches_nothing(desk: Desk) -> None:
+    desk.turns.rests.clear()
+    await learn_late(desk.turns, "1", "+911", 130429, NEWS + timedelta(seconds=1))
+    assert (desk.turns.rests, desk.turns.slower) == ([], [])
+
+
+def test_what_passes_by_itself_is_said_to() -> None:
+    assert {code for code, rule in RULES.items() if rule.action in (Action.RETRY, Action.BACK_OFF)} == PASSING
 
 
 @pytest.mark.parametrize(("code", "about"), [(130497, "country: IN"), (132068, "flow: order_update/en")])
@@ -242,12 +298,8 @@ async def test_a_status_stops_as_much_as_an_answer_but_not_what_was_seen_to_sinc
         error = {"code": 131042, "title": "Business eligibility payment issue"}
         status = {"id": "wamid.1", "status": "failed", "timestamp": str(int(at.timestamp())), "errors": [error]}
         value = {"metadata": {"phone_number_id": NUMBER}, "statuses": [status]}
-        body = msgspec.json.encode({"entry": [{"id": "1", "changes": [{"field": "messages", "value": value}]}]})
-        message = Inbound(source="whatsapp", sender_id=str(desk.one.sender), body=msgspec.Raw(body))
-        now = datetime.now(UTC)
-        nobody: Any = None
-        await Receipts(desk.storage, nobody).handle(
-            [Delivery(message, desk.one.tenant, "w", "w", 1, "t.x.in.whatsapp", "INBOUND", 1, now, 1)]
+        await desk.told(
+            msgspec.json.encode({"entry": [{"id": "1", "changes": [{"field": "messages", "value": value}]}]})
         )
 
     now = datetime.now(UTC)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -53,8 +53,8 @@ def to(number: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 async def handled(world: World, delivery: Delivery[Inbound], counts: Counted | None = None) -> Outcome:
-    quiet: Any = Quiet()
-    (outcome,) = await Receipts(world.storage, quiet, counts).handle([delivery])
+    quiet, counted = cast("Any", Quiet()), cast("Any", counts)
+    (outcome,) = await Receipts(world.storage, quiet, counted).handle([delivery])
     return outcome
 
 
