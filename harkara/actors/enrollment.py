@@ -1,6 +1,6 @@
 """Enrols contacts in campaigns and stops enrolments.
 
-takes: `cmd.enrollment.start`, `.stop`, `.goal`, `.bulk`, `.launch`, `.move`;
+takes: `cmd.enrollment.start`, `.stop`, `.goal`, `.bulk`, `.move`;
        `work.enrollment.page`, `.launch`, `.move`, `.stop`
 says: enrollment.started, .refused, .stopped, .goal_reached, .bulk_completed, .moved, .completed
 retries: while the database is away
@@ -9,7 +9,7 @@ retries: while the database is away
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -31,7 +31,6 @@ from harkara.schemas.audience import Audience
 from harkara.schemas.base import Message
 from harkara.schemas.commands import (
     BulkEnroll,
-    LaunchCampaign,
     MoveEnrollments,
     ReachGoal,
     StartEnrollment,
@@ -48,8 +47,8 @@ from harkara.schemas.events import (
     EnrollmentStopped,
 )
 from harkara.schemas.work import EnrollPage, LaunchAudience, MovePage, StopPage
-from harkara.storage import enrolling, goals, holding, moving, segments
-from harkara.storage.auditing import Note, note
+from harkara.storage import enrolling, goals, holding, moving, outbox, segments
+from harkara.storage.auditing import Note, note, noted
 from harkara.storage.enrolling import CampaignStart, NewEnrollment
 from harkara.storage.goals import Reached
 from harkara.storage.moving import Moved
@@ -67,9 +66,6 @@ OPEN = ("active", "paused")
 
 WAKE_DUE = "sys.wake.due"
 
-#: A launch may be commanded before the activation that it is for is committed: so often it is looked for again.
-BECOMES_ACTIVE = 3
-
 #: A first step due within the ticker's horizon should not wait for its next tick.
 WAKE_WITHIN_S = 2.0
 
@@ -84,7 +80,6 @@ class Enrollment:
         ReachGoal,
         BulkEnroll,
         EnrollPage,
-        LaunchCampaign,
         LaunchAudience,
         MoveEnrollments,
         MovePage,
@@ -105,7 +100,6 @@ class Enrollment:
             ReachGoal: self._goal,
             BulkEnroll: _each(self._bulk),
             EnrollPage: _each(self._page),
-            LaunchCampaign: _each(self._launch),
             LaunchAudience: _each(self._audience),
             MoveEnrollments: _each(self._move),
             MovePage: _each(self._move_page),
@@ -169,32 +163,43 @@ class Enrollment:
             self._publisher.wake(WAKE_DUE)
 
     async def _stop(self, batch: list[Delivery[StopEnrollment]]) -> list[Outcome]:
+        """Stop what runs. A command that was carried out before is told again, and stops nobody who came since."""
         stops = [(d.tenant, UUID(d.message.campaign_id), UUID(d.message.contact_id), d.message.reason) for d in batch]
+        ids = [self._noting.id_of(d) for d in batch]
         async with self._storage.batch({d.tenant for d in batch}) as con:
             await holding.exclude(con, {contact_id for _, _, contact_id, _ in stops})  # until the holds are committed
-            stopped = {(row[1], row[2], row[3]): row[0] for row in await enrolling.stop(con, stops)}
+            done = await noted(con, ids)
+            new = [stop for stop, id_ in zip(stops, ids, strict=True) if id_ not in done]
+            stopped = {(row[1], row[2], row[3]): row[0] for row in await enrolling.stop(con, new)}
             await holding.release(con, [(d.tenant, entity_id(d)) for d in batch])
-            await note(con, self._stopped(batch, stopped))
-        outcomes: list[Outcome] = []
-        for d, (tenant, campaign_id, contact_id, reason) in zip(batch, stops, strict=True):
-            id_ = stopped.pop((tenant, campaign_id, contact_id), None)
-            event = EnrollmentStopped(
-                id=str(id_), campaign_id=str(campaign_id), contact_id=str(contact_id), reason=reason
-            )
-            outcomes.append(Done((Outgoing(event, tenant, f"{id_}.stopped", d.cause),) if id_ else ()))
-        return outcomes
+            notes: list[Note] = []
+            for d, id_, stop in zip(batch, ids, stops, strict=True):
+                # Who asks for it twice has stopped it once.
+                if id_ not in done and (enrollment_id := stopped.pop(stop[:3], None)) is not None:
+                    after = {"status": "stopped", "stopped_reason": d.message.reason}
+                    notes.append(self._noting.note(d, "update", "enrollment", enrollment_id, after=after))
+            await note(con, notes)
+        done |= {one.id: one.entity_id for one in notes}
+        return [Done((_stopped(d, done[id_]),) if id_ in done else ()) for d, id_ in zip(batch, ids, strict=True)]
 
     async def _goal(self, batch: list[Delivery[ReachGoal]]) -> list[Outcome]:
+        """Note who has reached it. A command that was carried out before is told again, of nobody who came since."""
         wanted = [(d.tenant, UUID(d.message.campaign_id), UUID(d.message.contact_id)) for d in batch]
+        ids = [self._noting.id_of(d) for d in batch]
         async with self._storage.batch({d.tenant for d in batch}) as con:
             await holding.exclude(con, {contact_id for _, _, contact_id in wanted})
-            reached = {(r.tenant, r.campaign_id, r.contact_id): r for r in await goals.reach(con, wanted)}
+            done = await noted(con, ids)
+            new = [key for key, id_ in zip(wanted, ids, strict=True) if id_ not in done]
+            found = {(r.tenant, r.campaign_id, r.contact_id): r for r in await goals.reach(con, new)}
+            again = {str(r.id): r for r in await goals.reach_of(con, [UUID(id_) for id_ in done.values()])}
+            reached = [
+                again.get(done[id_]) if id_ in done else found.get(key) for id_, key in zip(ids, wanted, strict=True)
+            ]
             await holding.release(con, [(d.tenant, entity_id(d)) for d in batch])
-            both = zip(batch, wanted, strict=True)
-            await note(con, [self._reached(d, reached[key]) for d, key in both if key in reached])
+            both = zip(batch, reached, strict=True)
+            await note(con, [self._reached(d, one) for d, one in both if one is not None])
         return [
-            Done(goal_events(found, d.cause) if (found := reached.get(key)) else ())
-            for d, key in zip(batch, wanted, strict=True)
+            Done(goal_events(one, d.cause) if one is not None else ()) for d, one in zip(batch, reached, strict=True)
         ]
 
     async def _bulk(self, d: Delivery[BulkEnroll]) -> Outcome:
@@ -204,7 +209,8 @@ class Enrollment:
             return Drop("give exactly one of contact_ids, tag, segment_id and all")
         if bulk.tag is not None or bulk.segment_id is not None:
             segment_id = UUID(bulk.segment_id) if bulk.segment_id is not None else None
-            condition = await self._condition(d.tenant, bulk.tag, segment_id)
+            async with self._storage.batch((d.tenant,)) as con:
+                condition = await self._condition(con, d.tenant, bulk.tag, segment_id)
             if condition is None:
                 return Drop(f"there is no segment {bulk.segment_id}")
         first = EnrollPage(
@@ -217,14 +223,18 @@ class Enrollment:
         )
         return Done((Outgoing(first, d.tenant, f"{d.id}.0", d.cause or d.id),))
 
-    async def _condition(self, tenant: str, tag: str | None, segment_id: UUID | None) -> Condition | None:
+    @staticmethod
+    async def _condition(con: Connection, tenant: str, tag: str | None, segment_id: UUID | None) -> Condition | None:
         """What a tag or a segment means now: what changes it later changes no bulk that has begun."""
         if segment_id is None:
             return Tagged(tag=tag) if tag is not None else None
-        async with self._storage.batch((tenant,)) as con:
-            return await segments.condition_of(con, tenant, segment_id)
+        return await segments.condition_of(con, tenant, segment_id)
 
     async def _page(self, d: Delivery[EnrollPage]) -> Outcome:
+        """Find the contacts of a page, which then comes again with them; or enrol those who were found.
+
+        Apart, because enrolling somebody may change whom the page means.
+        """
         page, campaign_id = d.message, UUID(d.message.campaign_id)
         async with self._storage.batch((d.tenant,)) as con:
             start = (await enrolling.campaigns(con, [(d.tenant, campaign_id)])).get((d.tenant, campaign_id))
@@ -232,7 +242,9 @@ class Enrollment:
                 return Drop(
                     f"campaign {campaign_id} can't be enrolled in: it is {start.status if start else 'not there'}"
                 )
-            ids, following, passed_over = await _ids_of(con, d)
+            if page.contact_ids is None and page.found is None:
+                return Done((await _find(con, d),))
+            ids, following = _ids_of(page)
             # The same page enrols the same ids again: a redelivery finds its own rows.
             new = [
                 self._new(
@@ -247,7 +259,7 @@ class Enrollment:
             ]
             refused = await enrolling.enroll(con, new)
             count = list(refused.values()).count(None)
-            left_out = Counter(passed_over) + Counter(reason for reason in refused.values() if reason is not None)
+            left_out = Counter(reason for reason in refused.values() if reason is not None)
             await note(con, self._many_started(d, count))
         self._wake(new)
         told = [
@@ -257,39 +269,42 @@ class Enrollment:
         return Done((*told, _after(d, following, count, left_out)))
 
     async def _audience(self, d: Delivery[LaunchAudience]) -> Outcome:
-        """Launch a broadcast: its time is what the campaign says when it has come, not what it said when activated."""
+        """Launch a broadcast: its time is what the campaign says when it has come, not what it said when activated.
+
+        One that is paused is not: whoever resumes it asks for it again.
+        """
         campaign_id = UUID(d.message.campaign_id)
         async with self._storage.batch((d.tenant,)) as con:
             found = await enrolling.launch(con, d.tenant, campaign_id)
-            if found is not None and found.status == "draft" and d.attempt <= BECOMES_ACTIVE:
-                return Retry("its campaign is not active yet: the request that commands this may not have ended")
-            if found is None or found.status not in OPEN or found.audience is None:
-                return Done()
-            if found.launched_at is not None and d.deliveries == 1:
+            if found is None or found.status != "active" or found.audience is None or found.launched_at is not None:
                 return Done()
             early = found.scheduled_at - found.now if found.scheduled_at else timedelta()
             if early > timedelta():
                 return Retry("its time has not come", early, counts=False)
-            if found.launched_at is None:
-                await enrolling.launched(con, d.tenant, campaign_id)
-        audience = msgspec.json.decode(found.audience, type=Audience)
-        condition = await self._condition(d.tenant, audience.tag, audience.segment_id)
-        if condition is None and not audience.all:
-            return Drop(f"there is no segment {audience.segment_id}")
-        first = EnrollPage(
-            bulk_id=d.message.campaign_id,
-            campaign_id=d.message.campaign_id,
-            started_at=found.launched_at or found.now,
-            condition=condition,
-            said=d.message.said,
-        )
-        return Done((Outgoing(first, d.tenant, f"{campaign_id}.launch.0", d.cause or d.id),))
+            audience = msgspec.json.decode(found.audience, type=Audience)
+            condition = await self._condition(con, d.tenant, audience.tag, audience.segment_id)
+            if condition is None and not audience.all:
+                return Drop(f"there is no segment {audience.segment_id}")
+            await enrolling.launched(con, d.tenant, campaign_id)
+            first = EnrollPage(
+                bulk_id=d.message.campaign_id,
+                campaign_id=d.message.campaign_id,
+                started_at=found.now,
+                condition=condition,
+                said=d.message.said,
+            )
+            await outbox.put(con, d.tenant, first, f"{campaign_id}.launch.0", d.cause or d.id)
+        self._publisher.wake(outbox.WAKE)
+        return Done()
 
     async def _move_page(self, d: Delivery[MovePage]) -> Outcome:
+        """Move a page. What is told of it is committed with it: once moved, they are not found again."""
         page, campaign_id = d.message, UUID(d.message.campaign_id)
         after = UUID(page.after) if page.after else UUID(int=0)
         async with self._storage.batch((d.tenant,)) as con:
             version = await moving.current(con, d.tenant, campaign_id)
+            if await noted(con, [self._noting.id_of(d)]):
+                return Done()
             rows = [] if version is None else await moving.page(con, d.tenant, campaign_id, version, after, PAGE)
             done: list[Moved] = []
             if version is not None and rows:
@@ -300,10 +315,13 @@ class Enrollment:
                 after_ = {"version_id": str(version), "moved": len(done)}
                 moved_ = self._noting.note(d, "move", "campaign", page.campaign_id, after=after_, said=page.said)
                 await note(con, [moved_])
+            contacts = {row.id: row.contact_id for row in rows}
+            told = [_completed(d, m.id, contacts[m.id]) for m in done if m.step_id is None]
+            told.append(_after_move(d, rows[-1].id if len(rows) == PAGE else None, page.moved + len(done)))
+            await outbox.put_all(con, d.tenant, told, d.cause)
         self._publisher.wake(WAKE_DUE)
-        contacts = {row.id: row.contact_id for row in rows}
-        told = [_completed(d, m.id, contacts[m.id]) for m in done if m.step_id is None]
-        return Done((*told, _after_move(d, rows[-1].id if len(rows) == PAGE else None, page.moved + len(done))))
+        self._publisher.wake(outbox.WAKE)
+        return Done()
 
     async def _stop_page(self, d: Delivery[StopPage]) -> Outcome:
         """An archived campaign sends nothing any more; here its enrolments end, and each is told."""
@@ -331,10 +349,6 @@ class Enrollment:
             told.append(Outgoing(more, d.tenant, f"{page.campaign_id}.stop.{last}", d.cause))
         return Done(tuple(told))
 
-    async def _launch(self, d: Delivery[LaunchCampaign]) -> Outcome:
-        work = LaunchAudience(campaign_id=d.message.campaign_id, said=self._noting.said(d))
-        return Done((Outgoing(work, d.tenant, f"{d.id}.launch", d.cause or d.id),))
-
     async def _move(self, d: Delivery[MoveEnrollments]) -> Outcome:
         first = MovePage(move_id=str(entity_id(d)), campaign_id=d.message.campaign_id, said=self._noting.said(d))
         return Done((Outgoing(first, d.tenant, f"{d.id}.0", d.cause or d.id),))
@@ -344,19 +358,6 @@ class Enrollment:
         if d.message.invoice_id is not None:
             after["invoice_id"] = d.message.invoice_id
         return self._noting.note(d, "create", "enrollment", entity_id(d), after=after)
-
-    def _stopped(
-        self, batch: Sequence[Delivery[StopEnrollment]], stopped: Mapping[tuple[str, UUID, UUID], UUID]
-    ) -> list[Note]:
-        """One for each enrolment that was stopped, also if it was asked for twice."""
-        notes: dict[UUID, Note] = {}
-        for d in batch:
-            command = d.message
-            id_ = stopped.get((d.tenant, UUID(command.campaign_id), UUID(command.contact_id)))
-            if id_ is not None:
-                after = {"status": "stopped", "stopped_reason": command.reason}
-                notes.setdefault(id_, self._noting.note(d, "update", "enrollment", id_, after=after))
-        return list(notes.values())
 
     def _reached(self, d: Delivery[ReachGoal], reached: Reached) -> Note:
         after = {"goal": "reached", "stopped": reached.stopped}
@@ -384,15 +385,29 @@ def _each(handle: Callable[[Delivery[Any]], Awaitable[Outcome]]) -> Callable[[An
 Following = list[str] | UUID | None
 
 
-async def _ids_of(con: Connection, d: Delivery[EnrollPage]) -> tuple[list[UUID], Following, dict[str, int]]:
-    """The contacts of a page, what is left for the next, and how many it passes over, by reason."""
+async def _find(con: Connection, d: Delivery[EnrollPage]) -> Outgoing:
+    """A page with its contacts; or what comes after it, if it has none."""
     page = d.message
-    if page.contact_ids is not None:
-        return [UUID(id_) for id_ in page.contact_ids[:PAGE]], page.contact_ids[PAGE:] or None, {}
     condition = Tagged(tag=page.tag) if page.tag is not None else page.condition
     after = UUID(page.after) if page.after else None
     found = await enrolling.page(con, d.tenant, UUID(page.campaign_id), after, condition, PAGE)
-    return found.ids, found.next, found.refused
+    left_out = Counter(found.refused)
+    if not found.ids:
+        return _after(d, found.next, 0, left_out)
+    more = msgspec.structs.replace(
+        page,
+        found=[str(id_) for id_ in found.ids],
+        after=None if found.next is None else str(found.next),
+        refused=dict(Counter(page.refused) + left_out),
+    )
+    return Outgoing(more, d.tenant, f"{page.bulk_id}.{page.after or 'first'}.found", d.cause)
+
+
+def _ids_of(page: EnrollPage) -> tuple[list[UUID], Following]:
+    """The contacts of a page that has them, and what is left for the next."""
+    if page.contact_ids is not None:
+        return [UUID(id_) for id_ in page.contact_ids[:PAGE]], page.contact_ids[PAGE:] or None
+    return [UUID(id_) for id_ in page.found or ()], UUID(page.after) if page.after else None
 
 
 def _after(d: Delivery[EnrollPage], following: Following, count: int, left_out: Counter[str]) -> Outgoing:
@@ -405,24 +420,23 @@ def _after(d: Delivery[EnrollPage], following: Following, count: int, left_out: 
     named = following if isinstance(following, list) else None
     place = named[0] if named else str(following)
     more = msgspec.structs.replace(
-        page, contact_ids=named, after=None if named else place, enrolled=enrolled, refused=refused
+        page, contact_ids=named, found=None, after=None if named else place, enrolled=enrolled, refused=refused
     )
     return Outgoing(more, d.tenant, f"{page.bulk_id}.{place}", d.cause)
 
 
-def _after_move(d: Delivery[MovePage], last: UUID | None, count: int) -> Outgoing:
+def _after_move(d: Delivery[MovePage], last: UUID | None, count: int) -> tuple[Message, str]:
     """The next page of a move, or the news that this was the last."""
     page = d.message
     if last is None:
         done = EnrollmentMoved(id=page.move_id, campaign_id=page.campaign_id, moved=count)
-        return Outgoing(done, d.tenant, f"{page.move_id}.moved", d.cause)
-    more = msgspec.structs.replace(page, after=str(last), moved=count)
-    return Outgoing(more, d.tenant, f"{page.move_id}.{last}", d.cause)
+        return done, f"{page.move_id}.moved"
+    return msgspec.structs.replace(page, after=str(last), moved=count), f"{page.move_id}.{last}"
 
 
-def _completed(d: Delivery[MovePage], id_: UUID, contact_id: UUID) -> Outgoing:
+def _completed(d: Delivery[MovePage], id_: UUID, contact_id: UUID) -> tuple[Message, str]:
     event = EnrollmentCompleted(id=str(id_), campaign_id=d.message.campaign_id, contact_id=str(contact_id))
-    return Outgoing(event, d.tenant, f"{id_}.completed", d.cause)
+    return event, f"{id_}.completed"
 
 
 def goal_events(reached: Reached, cause: str) -> tuple[Outgoing, ...]:
@@ -434,6 +448,14 @@ def goal_events(reached: Reached, cause: str) -> tuple[Outgoing, ...]:
         stopped = EnrollmentStopped(**fields, reason="goal_reached")
         told.append(Outgoing(stopped, reached.tenant, f"{reached.id}.stopped", cause))
     return tuple(told)
+
+
+def _stopped(d: Delivery[StopEnrollment], enrollment_id: str) -> Outgoing:
+    command = d.message
+    event = EnrollmentStopped(
+        id=enrollment_id, campaign_id=command.campaign_id, contact_id=command.contact_id, reason=command.reason
+    )
+    return Outgoing(event, d.tenant, f"{enrollment_id}.stopped", d.cause)
 
 
 def _kind(delivery: Delivery[Message]) -> type[Message]:

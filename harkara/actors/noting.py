@@ -24,6 +24,11 @@ class Noting:
         """What the front door says of who gave this command, as JSON; empty for a partner's."""
         return self._callers.read(d.tenant, d.id, d.by) if d.by and self._callers is not None else ""
 
+    @staticmethod
+    def id_of(d: Delivery[Any]) -> UUID:
+        """The id of this command's note, however often it comes."""
+        return uuid7_for(d.at, d.tenant, d.id, "audit")
+
     def note(
         self,
         d: Delivery[Any],
@@ -38,7 +43,7 @@ class Noting:
         """The note of what this command did to one thing; `said` if it was heard before."""
         verb = d.subject.partition(".cmd.")[2]
         return Note(
-            id=uuid7_for(d.at, d.tenant, d.id, "audit"),
+            id=self.id_of(d),
             tenant=d.tenant,
             said=self.said(d) if said is None else said,
             action=action,

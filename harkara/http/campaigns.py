@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,10 +23,12 @@ from harkara.http.problems import conflict, operators
 from harkara.http.rows import amend
 from harkara.ids import uuid7
 from harkara.schemas.api import CampaignActivated, CampaignShown, FaultShown, NewCampaign, Page, Paging, PatchCampaign
-from harkara.schemas.commands import LaunchCampaign
 from harkara.schemas.work import StopPage
-from harkara.storage import deferring, pausing
+from harkara.storage import deferring, enrolling, pausing
 from harkara.storage.models import Campaign, CampaignVersion
+
+if TYPE_CHECKING:
+    from harkara.storage.storage import Connection
 
 #: Nudges the ticker: something became due.
 WAKE_DUE = "sys.wake.due"
@@ -103,11 +105,11 @@ async def change(ctx: Context[PatchCampaign, None]) -> CampaignShown:
             await deferring.look_again(con, ctx.tenant, campaign.id)
         check_launch(campaign.type, campaign.audience, campaign.scheduled_at, faults)
         faults.refuse()
+        if {"audience", "scheduled_at"} & changes.keys():
+            await _launch(ctx, con, campaign)
         shown = await shown_campaign(campaign)
     if "quiet_hours" in changes:
         ctx.when_committed(lambda: ctx.door.publisher.wake(WAKE_DUE))
-    if {"audience", "scheduled_at"} & changes.keys():
-        await _launch(ctx, campaign)
     return shown
 
 
@@ -146,7 +148,7 @@ async def activate(ctx: Context[None, None]) -> CampaignActivated:
         shown = await shown_campaign(campaign)
         earlier = await running_on_earlier(con, campaign.id, campaign.version_id)
         warnings = await what_may_hold_back(campaign, campaign.version_id)
-    await _launch(ctx, campaign)
+        await _launch(ctx, con, campaign)
     return CampaignActivated(
         **msgspec.structs.asdict(shown),
         running_on_earlier=earlier,
@@ -158,13 +160,11 @@ def _waits_for_launch(campaign: Campaign) -> bool:
     return campaign.status == "active" and campaign.audience is not None and campaign.launched_at is None
 
 
-async def _launch(ctx: Context[None, None] | Context[PatchCampaign, None], campaign: Campaign) -> None:
-    """Have a broadcast's audience enrolled, if it isn't: at its time, or now. Commanded twice, it is done once.
-
-    A request that fails here is to be repeated, and finds the campaign waiting for its launch.
-    """
+async def _launch(ctx: Context[None, None] | Context[PatchCampaign, None], con: Connection, campaign: Campaign) -> None:
+    """Have a broadcast's audience enrolled, if it isn't: at its time, or now. Asked for twice, it is done once."""
     if _waits_for_launch(campaign):
-        await ctx.publish(LaunchCampaign(campaign_id=str(campaign.id)), ctx.new_id())
+        await enrolling.have_launched(con, ctx.tenant, campaign.id)
+        ctx.telling = True
 
 
 def _must_be(campaign: Campaign, done: str, *statuses: str) -> None:
@@ -184,18 +184,18 @@ async def pause(ctx: Context[None, None]) -> CampaignShown:
 async def resume(ctx: Context[None, None]) -> CampaignShown:
     """Go on where it stopped: what became due in the meantime leaves now.
 
-    409 for one that an operator has paused: only operators have it go on.
+    So does a broadcast whose time came in the meantime: it is launched now. To send it later, PATCH its `scheduled_at`
+    first. 409 for one that an operator has paused: only operators have it go on.
     """
     async with ctx.transaction() as con:
         campaign = await get_campaign(ctx, lock=True)
         _must_be(campaign, "resumed", "paused")
         if pausing.by_operator(campaign.status_reason):
             raise operators(str(campaign.status_reason))
-        await amend(campaign, {"status": "active"})
-        await pausing.take_up_again(con, campaign.id)
-        shown = await shown_campaign(campaign)
+        await pausing.resume_campaign(con, ctx.tenant, campaign.id)
+        ctx.telling = True  # it may have a launch ahead
+        shown = await shown_campaign(await get_campaign(ctx))
     ctx.when_committed(lambda: ctx.door.publisher.wake(WAKE_DUE))
-    await _launch(ctx, campaign)  # its time may have been changed meanwhile
     return shown
 
 

@@ -40,7 +40,7 @@ from harkara.ops.terminal import as_json as json_option
 from harkara.ops.trace.rows import whose
 from harkara.printing import console, counted
 from harkara.settings import Settings
-from harkara.storage import halting, redis_keys
+from harkara.storage import halting, outbox, redis_keys
 from harkara.storage import pausing as rows_of
 from harkara.storage.storage import Storage, StorageError
 
@@ -188,7 +188,7 @@ def _pause_campaign(id_: UUID) -> Change:
 
 def _resume_campaign(id_: UUID) -> Change:
     async def change(con: Connection, tenant: str, _: str) -> str | None:
-        return f"the campaign {id_} of {tenant} goes on" if await rows_of.resume_campaign(con, id_) else None
+        return f"the campaign {id_} of {tenant} goes on" if await rows_of.resume_campaign(con, tenant, id_) else None
 
     return change
 
@@ -214,6 +214,7 @@ async def _changed(settings: Settings, how: str, kind: str, named: str, change: 
     with suppress(Unavailable):
         async with bus_of(settings) as bus:
             bus.publisher.wake(WAKE_DUE)
+            bus.publisher.wake(outbox.WAKE)
             for row in resumed:
                 bus.publisher.wake(halting.WAKE_SENDER, str(row[0]).encode())
     if goes_on:

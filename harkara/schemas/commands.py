@@ -57,14 +57,6 @@ class BulkEnroll(Message, frozen=True):
     all: bool = False
 
 
-class LaunchCampaign(Message, frozen=True):
-    """Enrol a broadcast's audience at its time, or now. Launched once, however often it is commanded."""
-
-    subject: ClassVar[str] = "t.{tenant}.cmd.enrollment.launch"
-
-    campaign_id: str
-
-
 class MoveEnrollments(Message, frozen=True):
     """Have those who run on earlier versions of a campaign go on with its current one, from where they are."""
 

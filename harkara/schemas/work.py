@@ -45,7 +45,10 @@ class OutboxTick(Message, frozen=True):
 
 
 class EnrollPage(Message, frozen=True):
-    """The next page of a bulk enrolment: contacts after `after`, in the order of their ids."""
+    """The next page of a bulk enrolment: contacts after `after`, in the order of their ids.
+
+    Or, once they are `found`, those; the next page then begins after `after`, if there is one.
+    """
 
     subject: ClassVar[str] = "t.{tenant}.work.enrollment.page"
 
@@ -55,6 +58,7 @@ class EnrollPage(Message, frozen=True):
     contact_ids: list[str] | None = None
     condition: Condition | None = None
     after: str | None = None
+    found: list[str] | None = None
     enrolled: int = 0
     refused: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     tag: str | None = None

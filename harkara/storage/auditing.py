@@ -1,4 +1,7 @@
-"""Notes in the audit log of what commands did: written by their actors, in the transaction of what they note."""
+"""Notes in the audit log of what commands did: written by their actors, in the transaction of what they note.
+
+By its note a command that comes again is known to have been carried out.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,14 @@ from unnest($1::uuid[], $2::text[], $3::jsonb[], $4::text[], $5::text[], $6::tex
      as i (id, tenant_id, said, action, entity, entity_id, cause, via, before, after)
 on conflict (id) do nothing
 """
+
+
+_NOTED = "select id, entity_id from audit_log where id = any ($1::uuid[])"
+
+
+async def noted(con: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Of these notes those that are written: what each is about."""
+    return {row[0]: row[1] for row in await con.fetch(_NOTED, ids)}
 
 
 async def note(con: Connection, notes: Sequence[Note]) -> None:

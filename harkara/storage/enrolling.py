@@ -9,7 +9,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from harkara.ids import uuid7
 from harkara.schemas.conditions import Condition
+from harkara.schemas.work import LaunchAudience
+from harkara.storage import outbox
 from harkara.storage.opting import OUT_OF_MARKETING
 from harkara.storage.segments import CONSENTS, compiled
 
@@ -223,7 +226,7 @@ async def enroll(con: Connection, new: Sequence[NewEnrollment]) -> dict[UUID, st
 
 async def stop(con: Connection, stops: Sequence[tuple[str, UUID, UUID, str]]) -> list[Any]:
     """Stop (tenant, campaign, contact, reason). Returns those that ran: (id, tenant, campaign, contact)."""
-    return list(await con.fetch(_STOP, *map(list, zip(*stops, strict=True))))
+    return list(await con.fetch(_STOP, *map(list, zip(*stops, strict=True)))) if stops else []
 
 
 async def stop_contacts(con: Connection, stops: Sequence[tuple[str, UUID, str]]) -> list[Any]:
@@ -307,3 +310,14 @@ async def launch(con: Connection, tenant: str, campaign_id: UUID) -> Launch | No
 async def launched(con: Connection, tenant: str, campaign_id: UUID) -> None:
     """Note that a broadcast is on its way, as of the transaction's time."""
     await con.execute(_LAUNCHED, tenant, campaign_id)
+
+
+#: Who acts in this transaction, as the audit log notes it.
+_ACTOR = "select coalesce(current_setting('app.actor', true), '')"
+
+
+async def have_launched(con: Connection, tenant: str, campaign_id: UUID) -> None:
+    """Have a broadcast launched if this transaction commits: at its time, or now. Asked for twice, it is done once."""
+    said: str = await con.fetchval(_ACTOR)
+    cause: str = json.loads(said)["request_id"] if said else ""
+    await outbox.put(con, tenant, LaunchAudience(campaign_id=str(campaign_id), said=said), f"launch.{uuid7()}", cause)

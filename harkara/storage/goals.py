@@ -92,8 +92,8 @@ class Reached:
 
 async def reach(con: Connection, wanted: Sequence[tuple[str, UUID, UUID]]) -> list[Reached]:
     """Note that the last enrolment of each (tenant, campaign, contact) reached its goal, now or earlier."""
-    rows = await con.fetch(_LAST_RUNS, *map(list, zip(*wanted, strict=True)))
-    return await _reach(con, [row[0] for row in rows])
+    rows = await con.fetch(_LAST_RUNS, *map(list, zip(*wanted, strict=True))) if wanted else []
+    return await reach_of(con, [row[0] for row in rows])
 
 
 async def reach_by_deed(con: Connection, tenant: str, contact_id: UUID) -> list[Reached]:
@@ -102,8 +102,9 @@ async def reach_by_deed(con: Connection, tenant: str, contact_id: UUID) -> list[
     if not rows:
         return []
     found = await met(con, [(row[0], row[1], None) for row in rows])
-    return await _reach(con, [id_ for id_, (goal, _) in found.items() if goal])
+    return await reach_of(con, [id_ for id_, (goal, _) in found.items() if goal])
 
 
-async def _reach(con: Connection, ids: Sequence[UUID]) -> list[Reached]:
+async def reach_of(con: Connection, ids: Sequence[UUID]) -> list[Reached]:
+    """Note that these enrolments reached their goal, now or earlier."""
     return [Reached(*row) for row in await con.fetch(_REACH, ids)] if ids else []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from harkara.storage import halting
+from harkara.storage import enrolling, halting
 from harkara.storage.halting import BY_OPERATOR, WITH_TENANT, Bad
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ returning id
 
 _RESUME_CAMPAIGN = """
 update campaigns set status = 'active', status_reason = null, updated_at = now()
-where id = $1 and status = 'paused' returning id
+where id = $1 and status = 'paused' returning audience is not null and launched_at is null
 """
 
 
@@ -49,11 +49,17 @@ async def pause_campaign(con: Connection, campaign_id: UUID, why: str) -> bool:
     return await con.fetchval(_PAUSE_CAMPAIGN, campaign_id, f"{BY_OPERATOR}: {why}") is not None
 
 
-async def resume_campaign(con: Connection, campaign_id: UUID) -> bool:
-    """Have a paused campaign go on; whether it was paused. Wake the ticker afterwards."""
-    if await con.fetchval(_RESUME_CAMPAIGN, campaign_id) is None:
+async def resume_campaign(con: Connection, tenant: str, campaign_id: UUID) -> bool:
+    """Have a paused campaign go on; whether it was paused. Wake the ticker and the outbox afterwards.
+
+    A broadcast that was not launched is, at its time or, if that has passed, now.
+    """
+    is_ahead = await con.fetchval(_RESUME_CAMPAIGN, campaign_id)
+    if is_ahead is None:
         return False
     await take_up_again(con, campaign_id)
+    if is_ahead:
+        await enrolling.have_launched(con, tenant, campaign_id)
     return True
 
 

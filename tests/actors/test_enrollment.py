@@ -18,15 +18,15 @@ from harkara.actors import enrollment
 from harkara.actors.enrollment import Enrollment
 from harkara.actors.numbers import Number
 from harkara.actors.sender import Sender
-from harkara.bus.messages import Delivery
+from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.protocol import Accepted, Credentials
 from harkara.ids import uuid7
 from harkara.schemas.base import Message
 from harkara.schemas.commands import BulkEnroll, MoveEnrollments, ReachGoal, StartEnrollment, StopEnrollment
-from harkara.schemas.events import EnrollmentBulkDone, EnrollmentStopped
-from harkara.schemas.work import LaunchAudience, StopPage
-from harkara.storage import due
+from harkara.schemas.events import EnrollmentBulkDone, EnrollmentCompleted, EnrollmentMoved, EnrollmentStopped
+from harkara.schemas.work import EnrollPage, LaunchAudience, MovePage, StopPage
+from harkara.storage import due, pausing
 from harkara.storage.models import (
     Campaign,
     CampaignStep,
@@ -38,6 +38,12 @@ from harkara.storage.models import (
 )
 from harkara.storage.models import Message as MessageRow
 from harkara.storage.storage import Storage
+
+#: What the actor writes into the outbox, by its subject behind the tenant.
+SAID: dict[str, type[Message]] = {
+    type_.subject.partition("{tenant}.")[2]: type_
+    for type_ in (EnrollPage, MovePage, EnrollmentMoved, EnrollmentCompleted)
+}
 
 
 class Parts:
@@ -70,10 +76,16 @@ def delivery(message: Message, tenant: str, id_: str | None = None, *, deliverie
     return Delivery(message, tenant, id_ or str(uuid7()), "cause", 1, "s", "WORK", 1, datetime.now(UTC), deliveries)
 
 
+def asked(stop: StopEnrollment) -> dict[str, str]:
+    """What a command to stop says, as the event has it."""
+    return {"campaign_id": stop.campaign_id, "contact_id": stop.contact_id, "reason": stop.reason}
+
+
 class Actor:
-    """The enrollment actor; what it passes on to itself is worked off to the end."""
+    """The enrollment actor; what it passes on to itself is worked off to the end, what lies in the outbox too."""
 
     def __init__(self, storage: Storage) -> None:
+        self._storage = storage
         self._actor = Enrollment(storage, Parts())  # type: ignore[arg-type]
 
     async def __call__(self, one: Delivery[Any]) -> Outcome:
@@ -81,19 +93,32 @@ class Actor:
         (outcome,) = await self._actor.handle([one])
         return outcome
 
+    async def batch(self, some: list[Delivery[Any]]) -> list[Outcome]:
+        """Handle several at once."""
+        return list(await self._actor.handle(some))
+
     async def to_the_end(self, one: Delivery[Any]) -> list[str]:
         """Handle one and what comes of it; gives what was told."""
         told, left, self.last = list[str](), [one], Message()
         while left:
             outcome = await self(left.pop())
             assert isinstance(outcome, Done), outcome
-            for event in outcome.events:
-                if type(event.message) in Enrollment.takes:
-                    left.append(delivery(event.message, one.tenant, event.id))
+            out = [(event.message, event.id) for event in outcome.events]
+            for message, id_ in out + await self._from_outbox(one.tenant):
+                if type(message) in Enrollment.takes:
+                    left.append(delivery(message, one.tenant, id_))
                 else:
-                    told.append(event.message.subject.rpartition("evt.")[2])
-                    self.last = event.message
+                    told.append(message.subject.rpartition("evt.")[2])
+                    self.last = message
         return told
+
+    async def _from_outbox(self, tenant: str) -> list[tuple[Message, str]]:
+        async with self._storage.tenant(tenant) as con:
+            rows = await con.fetch("delete from outbox returning id, subject, body, name")
+        return [
+            (msgspec.json.decode(row["body"], type=SAID[row["subject"].partition(f".{tenant}.")[2]]), row["name"])
+            for row in sorted(rows, key=lambda row: row["id"])
+        ]
 
 
 @pytest.fixture
@@ -194,6 +219,40 @@ async def test_of_two_commands_at_once_one_enrols(actor: Actor, storage: Storage
     assert [row.run for row in await rows(storage, one)] == [1, 2]
 
 
+async def test_a_stop_that_dies_before_it_is_told_is_told_when_it_comes_again_and_stops_nobody_who_came_since(
+    actor: Actor, storage: Storage, one: Enrolled
+) -> None:
+    await change(storage, one, reentry_days=0)
+    stop = StopEnrollment(campaign_id=str(one.campaign), contact_id=str(one.contact))
+    works = [delivery(stop, one.tenant) for _ in range(2)]
+    first = await actor.batch(works)
+    told = Done((Outgoing(EnrollmentStopped(id=str(one.id), **asked(stop)), one.tenant, f"{one.id}.stopped", "cause"),))
+    assert first == [told, Done()]
+    await actor(start(one))
+    assert await actor.batch(works[:1]) == [told]
+    assert [row.status for row in await rows(storage, one)] == ["stopped", "active"]
+    async with storage.tenant(one.tenant) as con:
+        assert (
+            await con.fetchval("select count(*) from audit_log where entity = 'enrollment' and action = 'update'") == 1
+        )
+
+
+async def test_a_goal_that_comes_again_is_told_of_the_run_that_reached_it(
+    actor: Actor, storage: Storage, one: Enrolled
+) -> None:
+    await change(storage, one, reentry_days=0)
+    goal = delivery(ReachGoal(campaign_id=str(one.campaign), contact_id=str(one.contact)), one.tenant)
+    first = await actor(goal)
+    assert isinstance(first, Done)
+    assert [out.id for out in first.events] == [f"{one.id}.goal_reached", f"{one.id}.stopped"]
+    await actor(start(one))
+    assert await actor(goal) == first
+    assert [(row.status, row.goal_at is None) for row in await rows(storage, one)] == [
+        ("stopped", False),
+        ("active", True),
+    ]
+
+
 async def test_stopping_stops_the_run_that_runs(actor: Actor, storage: Storage, one: Enrolled) -> None:
     await change(storage, one, reentry_days=0)
     await ended(storage, one)
@@ -229,6 +288,33 @@ async def test_a_segment_is_enrolled_page_by_page_however_rare_its_contacts(
     )
     assert told.count("enrollment.started") == 10
     assert told[-1] == "enrollment.bulk_completed"
+
+
+async def test_a_page_that_dies_before_it_is_told_is_told_whole_although_enrolling_changed_whom_it_means(
+    actor: Actor, storage: Storage, one: Enrolled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrollment, "PAGE", 2)
+    await people(storage, one, 3)
+    others = {"type": "not", "of": {"type": "campaign", "campaign_id": str(one.campaign)}}
+    async with storage.tenant(one.tenant):
+        segment = await Segment.create(name="The others", condition=others)
+    bulk = delivery(BulkEnroll(campaign_id=str(one.campaign), segment_id=str(segment.id)), one.tenant)
+    told: list[str] = []
+    left = [bulk]
+    while left:
+        work = left.pop()
+        outcome = await actor(work)
+        assert await actor(work) == outcome
+        assert isinstance(outcome, Done)
+        for out in outcome.events:
+            if isinstance(out.message, EnrollPage):
+                left.append(delivery(out.message, one.tenant, out.id))
+            else:
+                told.append(type(out.message).__name__)
+                actor.last = out.message
+    assert told == ["EnrollmentStarted"] * 3 + ["EnrollmentBulkDone"]
+    assert isinstance(actor.last, EnrollmentBulkDone)
+    assert (actor.last.enrolled, actor.last.refused) == (3, {})
 
 
 async def test_a_bulk_tells_how_many_it_has_left_out_and_why(
@@ -368,6 +454,26 @@ async def test_with_nothing_left_to_send_it_is_completed(actor: Actor, storage: 
     assert (await one.row(storage)).status == "completed"
 
 
+async def test_a_page_of_a_move_that_dies_before_it_is_told_is_told_once(
+    actor: Actor, storage: Storage, one: Enrolled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrollment, "PAGE", 2)
+    contacts = await people(storage, one, 3)
+    named = BulkEnroll(campaign_id=str(one.campaign), contact_ids=[str(id_) for id_ in contacts])
+    await actor.to_the_end(delivery(named, one.tenant))
+    async with storage.tenant(one.tenant):
+        await ContactCampaignProgress.filter(campaign_id=one.campaign).update(current_step=1)
+    await version(storage, one, ("Hello", 0, one.step))  # of which nothing is left for them
+    first = await actor(delivery(MoveEnrollments(campaign_id=str(one.campaign)), one.tenant))
+    assert isinstance(first, Done)
+    page = delivery(first.events[0].message, one.tenant)
+    assert await actor(page) == Done()
+    told = await actor.to_the_end(page)
+    assert told == ["enrollment.completed"] * 4 + ["enrollment.moved"]
+    assert isinstance(actor.last, EnrollmentMoved)
+    assert actor.last.moved == 4
+
+
 # Goals
 
 
@@ -422,22 +528,42 @@ async def test_a_broadcast_is_launched_at_its_time_once(actor: Actor, storage: S
     assert not early.counts
     assert len(await rows(storage, one)) == 1
     await change(storage, one, scheduled_at=datetime.now(UTC))
+    # It died before the first page was stored, and comes again.
+    assert [await actor(delivery(work, one.tenant)) for _ in range(2)] == [Done(), Done()]
     told = await actor.to_the_end(delivery(work, one.tenant))
     assert told.count("enrollment.started") == 3  # one was enrolled before
-    assert await actor(delivery(work, one.tenant)) == Done()
-    # What died before the first page was stored comes again, and goes on.
-    await actor.to_the_end(delivery(work, one.tenant, deliveries=2))
     assert len(await rows(storage, one)) == 4
 
 
-async def test_a_launch_waits_for_its_campaign_to_be_active_and_gives_up_without_a_fuss(
-    actor: Actor, storage: Storage, one: Enrolled
+@pytest.mark.parametrize("status", ["draft", "paused", "archived"])
+async def test_a_broadcast_that_is_not_active_at_its_time_enrols_nobody(
+    actor: Actor, storage: Storage, one: Enrolled, status: str
 ) -> None:
-    await change(storage, one, type="broadcast", status="draft", audience={"all": True})
-    work = LaunchAudience(campaign_id=str(one.campaign))
-    assert isinstance(await actor(delivery(work, one.tenant)), Retry)
-    await change(storage, one, status="archived")
-    assert await actor(delivery(work, one.tenant)) == Done()
+    await people(storage, one, 3)
+    await change(storage, one, type="broadcast", status=status, audience={"all": True})
+    assert await actor.to_the_end(delivery(LaunchAudience(campaign_id=str(one.campaign)), one.tenant)) == []
+    assert len(await rows(storage, one)) == 1
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_broadcast_that_was_paused_goes_at_its_time_or_if_that_has_passed_once_it_is_resumed(
+    actor: Actor, storage: Storage, one: Enrolled, hours: int
+) -> None:
+    await people(storage, one, 3)
+    at = datetime.now(UTC) + timedelta(hours=hours)
+    await change(storage, one, type="broadcast", status="paused", audience={"all": True}, scheduled_at=at)
+    asked_before = delivery(LaunchAudience(campaign_id=str(one.campaign)), one.tenant)
+    assert await actor.to_the_end(asked_before) == []
+    async with storage.tenant(one.tenant) as con:
+        assert await pausing.resume_campaign(con, one.tenant, one.campaign)
+        body = await con.fetchval("delete from outbox where subject like '%.launch' returning body")
+    outcome = await actor(delivery(msgspec.json.decode(body, type=LaunchAudience), one.tenant))
+    if hours > 0:
+        assert isinstance(outcome, Retry)
+        assert outcome.after is not None
+        assert timedelta(minutes=59) < outcome.after <= timedelta(hours=1)
+    told = await actor.to_the_end(asked_before) if hours < 0 else []
+    assert told.count("enrollment.started") == (3 if hours < 0 else 0)
 
 
 # Campaigns that end

@@ -234,8 +234,8 @@ async def test_what_an_operator_has_paused_goes_on_with_it_alone(acme: Account, 
         shown = await acme.get(f"/campaigns/{campaign}")
         assert (shown["status"], shown["status_reason"]) == ("paused", reason)
     async with storage.tenant(acme.tenant) as con:
-        assert await pausing.resume_campaign(con, UUID(one))
-        assert not await pausing.resume_campaign(con, UUID(one))
+        assert await pausing.resume_campaign(con, acme.tenant, UUID(one))
+        assert not await pausing.resume_campaign(con, acme.tenant, UUID(one))
     shown = await acme.get(f"/campaigns/{one}")
     assert (shown["status"], shown["status_reason"]) == ("active", None)
     for action in ("pause", "resume"):  # what its tenant pauses, its tenant has go on

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chaos.harness import Platform, Tenant
-from live.listening import enroll
+from chaos.harness import Platform, Tenant, a_phone
+from live.listening import enroll, enrollment, until_accepted
 from live.situations.telling import now_of, sent, status_of, until_it_says, until_told
 from live.terminal import ops, told
 from support import quiet_now, until
@@ -120,6 +121,28 @@ async def test_a_paused_campaign_says_so_and_goes_on(live: Platform, tenant: Ten
     assert story["tenant"] == tenant.id
     status, out, _ = await ops(live, "pause", "campaign", contact["id"], "--yes")
     assert status == 2, out
+
+
+async def test_a_broadcast_that_an_operator_has_paused_goes_once_it_is_resumed_if_its_time_has_come(
+    live: Platform, tenant: Tenant
+) -> None:
+    sender, contact = await tenant.sender(), await tenant.contact(phone=a_phone())
+    wanted = {
+        "name": "Sale", "type": "broadcast", "sender_id": sender["id"], "audience": {"all": True},
+        "scheduled_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+    }  # fmt: skip
+    campaign = (await tenant.post("/campaigns", wanted))["id"]
+    await tenant.post(f"/campaigns/{campaign}/steps", {"delay_hours": 0, "body": "Sale!"})
+    await tenant.post(f"/campaigns/{campaign}/activate")
+    await told(live, "pause", "campaign", campaign, "--yes")
+    await tenant.call("PATCH", f"/campaigns/{campaign}", {"scheduled_at": None})
+    assert (await tenant.get(f"/campaigns/{campaign}"))["launched_at"] is None
+    await told(live, "resume", "campaign", campaign, "--yes")
+    [accepted] = await until_accepted(live.gateway, sender["phone_number_id"], 1)
+    assert accepted["to"] == contact["phone"]
+    enrolled = await enrollment(tenant, campaign, contact["id"])
+    [noted] = await tenant.every(f"/audit?entity=enrollment&entity_id={campaign}")
+    assert (noted["via"], enrolled["status"]) == ("harkara ops resume campaign", "completed")
 
 
 async def test_a_step_that_is_not_due_says_when_it_is(live: Platform, tenant: Tenant) -> None:
