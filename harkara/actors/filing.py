@@ -13,7 +13,7 @@ import msgspec
 
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Drop
-from harkara.gateway.inbound import Webhook
+from harkara.gateway.told import Webhook
 from harkara.schemas.work import Inbound
 from harkara.storage import receiving
 

@@ -13,7 +13,7 @@ from loguru import logger
 
 from harkara.actors.enrollment import goal_events
 from harkara.bus.messages import Delivery, Outgoing
-from harkara.gateway.inbound import Changed, File, InboundMessage, Preference, StatusUpdate, Webhook
+from harkara.gateway.told import Changed, File, InboundMessage, Preference, StatusUpdate, Webhook
 from harkara.ids import time_of, uuid7, uuid7_for, uuid7_within
 from harkara.keywords import Ask, asked
 from harkara.schemas import events

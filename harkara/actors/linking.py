@@ -16,7 +16,7 @@ from uuid import UUID
 from loguru import logger
 
 from harkara.bus.messages import Delivery, Outgoing
-from harkara.gateway.inbound import Echo, SessionChange, StatusUpdate, Webhook
+from harkara.gateway.told import Echo, SessionChange, StatusUpdate, Webhook
 from harkara.schemas import events
 from harkara.schemas.work import Inbound
 from harkara.storage import linking

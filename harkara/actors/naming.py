@@ -17,7 +17,7 @@ import msgspec
 from loguru import logger
 
 from harkara.bus.messages import Delivery
-from harkara.gateway.inbound import InboundMessage, Preference, Webhook, quoting
+from harkara.gateway.told import InboundMessage, Preference, Webhook, quoting
 from harkara.schemas.work import Inbound
 from harkara.storage import holding, merging, naming, outbox
 from harkara.storage.naming import Found, Learned, Named

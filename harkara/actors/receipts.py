@@ -34,8 +34,9 @@ from harkara.bus.outcomes import Done, Drop, Outcome, Retry
 from harkara.bus.publisher import Publisher
 from harkara.bus.schedule import PATIENT, Schedule
 from harkara.gateway.errors import rule_for
-from harkara.gateway.inbound import UNREADABLE, StatusUpdate, TemplateUpdate, Webhook
 from harkara.gateway.reports import parse
+from harkara.gateway.told import StatusUpdate, TemplateUpdate, Webhook
+from harkara.gateway.unread import UNREADABLE
 from harkara.ids import id_of
 from harkara.schemas import events
 from harkara.schemas.base import Message

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harkara.bus.messages import Delivery
-from harkara.gateway.inbound import StatusUpdate, Webhook
+from harkara.gateway.told import StatusUpdate, Webhook
 from harkara.schemas.work import Inbound
 from harkara.storage import receiving
 from harkara.values import spellings

@@ -14,8 +14,8 @@ import msgspec
 
 from harkara.gateway import jids
 from harkara.gateway.evolution import STATES
-from harkara.gateway.inbound import Echo, SessionChange
 from harkara.gateway.report import Report, Said
+from harkara.gateway.told import Echo, SessionChange
 
 #: Its acknowledgements in our words; PENDING tells nothing, because we have its answer.
 ACKS = {

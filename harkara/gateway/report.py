@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from harkara.gateway.inbound import Echo, SessionChange
+from harkara.gateway.told import Echo, SessionChange
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from datetime import datetime
 import msgspec
 
 from harkara.gateway import evolution_reports, inbound, waha_reports
-from harkara.gateway.inbound import Webhook
 from harkara.gateway.report import Report
+from harkara.gateway.told import Webhook
 
 Reader = Callable[[bytes | msgspec.Raw, datetime], Report]
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 import msgspec
 
 from harkara.gateway import jids
-from harkara.gateway.inbound import Echo, SessionChange
 from harkara.gateway.report import Report, Said
+from harkara.gateway.told import Echo, SessionChange
 from harkara.gateway.waha import STATES
 
 #: Its acknowledgements in our words; 0 (PENDING) tells nothing, because we have its answer.

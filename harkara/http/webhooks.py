@@ -22,8 +22,9 @@ from loguru import logger
 
 from harkara.bus.errors import Full, Refused, Unavailable
 from harkara.bus.messages import Ack, Outgoing
-from harkara.gateway.inbound import UNREADABLE, InboundMessage, Preference, quoting
 from harkara.gateway.reports import parse
+from harkara.gateway.told import InboundMessage, Preference, quoting
+from harkara.gateway.unread import UNREADABLE
 from harkara.http.context import Context, database_errors
 from harkara.http.holding import holding_words, not_accepted
 from harkara.http.pipeline import read

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from harkara.actors.receipts import further, merge
-from harkara.gateway.inbound import StatusUpdate
+from harkara.gateway.told import StatusUpdate
 from harkara.storage.receiving import Receipt
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from harkara.gateway.inbound import InboundMessage, Webhook
 from harkara.gateway.jids import Who, address, full_id, key_of, who
 from harkara.gateway.reports import parse
+from harkara.gateway.told import InboundMessage, Webhook
 
 AT = datetime(2026, 7, 1, 12, 0, 30, tzinfo=UTC)
 TOLD = "2026-07-01T12:00:29.000Z"

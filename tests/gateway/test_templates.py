@@ -11,8 +11,9 @@ from support import until
 
 from harkara.gateway import cloud as cloud_module
 from harkara.gateway.cloud import CloudGateway
-from harkara.gateway.inbound import TemplateUpdate, parse
+from harkara.gateway.inbound import parse
 from harkara.gateway.protocol import Credentials, Refused
+from harkara.gateway.told import TemplateUpdate
 
 BODY = {"category": "MARKETING", "components": [{"type": "BODY", "text": "Hi {{1}}"}]}
 

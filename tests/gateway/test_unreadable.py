@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from harkara.gateway.inbound import MOST_UNREAD, UNREADABLE, Webhook, parse
+from harkara.gateway.inbound import parse
+from harkara.gateway.told import Webhook
+from harkara.gateway.unread import MOST_UNREAD, UNREADABLE
 
 STATUS: dict[str, Any] = {"id": "wamid.1", "status": "delivered", "timestamp": "1772366400"}
 MESSAGE: dict[str, Any] = {
