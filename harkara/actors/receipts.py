@@ -45,7 +45,7 @@ from harkara.storage import enrolling, holding, outbox, receiving, resting, temp
 from harkara.storage.receiving import FORWARD, Moved, Receipt
 from harkara.storage.resting import Rest
 from harkara.storage.storage import Storage
-from harkara.storage.usage import priced
+from harkara.storage.usage import Priced, priced
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -113,7 +113,7 @@ class Receipts:
             heard = await hear(con, good, moved, met.gained)
             linked = await sessions(con, good)
             changed = [await _templates(con, d, webhook.templates) for d, webhook in good]
-            await usage.count(con, [priced(m.tenant, m.month, m.pricing) for m in set(moved.values()) if m.pricing])
+            await usage.count(con, *_prices(moved))
             told: list[list[Outgoing]] = [[] for _ in batch]
             for (place, _, _), (d, webhook), *news in zip(filed, good, heard.told, linked, changed, strict=True):
                 told[place] += [*_told(d, webhook, moved), *chain(*news)]
@@ -268,7 +268,28 @@ def merge(before: Receipt | None, id_: UUID, tenant: str, status: StatusUpdate) 
         (before and before.failed_at) or at.get("failed"),
         status.error_code or (before and before.error_code) or None,
         status.error or (before and before.error) or None,
-        msgspec.json.encode(status.pricing).decode() if status.pricing else (before.pricing if before else None),
+        *_price(before, status),
+    )
+
+
+def _price(before: Receipt | None, status: StatusUpdate) -> tuple[str | None, str | None]:
+    """What is charged, and which status says so: WhatsApp charges for what arrives, and the furthest one knows best."""
+    told = (before.pricing, before.priced_by) if before else (None, None)
+    if not status.pricing or _place(status.status) <= _place(told[1]):
+        return told
+    return msgspec.json.encode({**status.pricing, "status": status.status}).decode(), status.status
+
+
+def _place(status: str | None) -> int:
+    return FORWARD.index(status) + 1 if status in FORWARD else 0 if status else -1
+
+
+def _prices(moved: dict[tuple[str, str], Moved]) -> tuple[list[Priced], list[Priced]]:
+    """What is charged as is told now, and what of it was counted before as something else."""
+    new = [m for m in set(moved.values()) if m.pricing]
+    return (
+        [priced(m.tenant, m.month, m.pricing) for m in new if m.pricing],
+        [priced(m.tenant, m.month, m.priced_before) for m in new if m.priced_before],
     )
 
 

@@ -21,7 +21,9 @@ async def index(ctx: Context[None, UsageQuery]) -> Page[UsageShown]:
         tenant = await Tenant.get(id=ctx.tenant)
         months: list[Any] = list(await newest(MonthlyUsage.all(), ctx.tenant, ctx.query))
         wanted = [row.month for row in months]
-        priced: list[Any] = list(await CategoryUsage.filter(tenant_id=ctx.tenant, month__in=wanted)) if wanted else []
+        priced: list[Any] = []
+        if wanted:
+            priced = list(await CategoryUsage.filter(tenant_id=ctx.tenant, month__in=wanted, messages__gt=0))
     categories: dict[Any, list[Any]] = {}
     for row in priced:
         categories.setdefault(row.month, []).append(row)

@@ -32,7 +32,9 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     failed_at: datetime | None
     error_code: int | None
     error: str | None
+    #: As JSON, with the `status` that told it.
     pricing: str | None
+    priced_by: str | None = None
 
 
 class Moved(msgspec.Struct, frozen=True, gc=False):
@@ -54,8 +56,9 @@ class Moved(msgspec.Struct, frozen=True, gc=False):
     variant: str | None
     resent: bool
     to: str
-    #: If its price is told with this, and was not before: the price as JSON, and the month in which it left.
+    #: If its price is told with this: the price as JSON, what was told of it before, and the month in which it left.
     pricing: str | None
+    priced_before: str | None
     month: date
 
 
@@ -68,7 +71,7 @@ where m.wamid = any ($2)
 #: Locked in the order of their ids, as results are: the two never deadlock. Of a message that was sent twice, or was
 #: refused at once before, only the failure of the attempt that it is known by is its failure: the other may arrive. One
 #: that was refused at once waits to be tried again, whatever a status says of that. What has arrived has no reason any
-#: more.
+#: more. A price is that of the furthest status which tells one.
 _RECEIPTS = """
 with locked as (
   select i.*, m.status as before,
@@ -80,7 +83,9 @@ with locked as (
            when m.status = 'failed' then case when i.status in ('delivered', 'read') then i.status else m.status end
            when array_position($12::text[], i.status) > array_position($12::text[], m.status::text) then i.status
            else m.status end as after,
-         case when m.pricing is null then i.pricing end as news,
+         case when m.pricing is null or coalesce(array_position($12::text[], i.pricing::jsonb ->> 'status'), 0)
+                > coalesce(array_position($12::text[], m.pricing ->> 'status'), 0) then i.pricing end as price,
+         m.pricing::text as priced_before,
          date_trunc('month', coalesce(m.attempted_at, now()) at time zone 'utc')::date as month
   from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[],
               $8::timestamptz[], $9::int[], $10::text[], $11::text[])
@@ -99,12 +104,12 @@ set status = i.after,
     reason = case when i.after = 'failed' then coalesce(i.error, m.reason)
                   when i.after not in ('sent', 'delivered', 'read') then m.reason end,
     deferred_until = case when i.after not in ('sent', 'delivered', 'read') then m.deferred_until end,
-    pricing = coalesce(i.pricing::jsonb, m.pricing),
+    pricing = coalesce(i.price::jsonb, m.pricing),
     updated_at = now()
 from locked i
 where m.id = i.id and m.tenant_id || '' = i.tenant_id
 returning m.id, m.tenant_id, i.before, m.status, m.contact_id, m.sender_id, m.campaign_id, m.enrollment_id, m.step,
-          m.wamid, m.cause, m.reason, m.error_code, m.variant, m.resent, m."to", i.news, i.month
+          m.wamid, m.cause, m.reason, m.error_code, m.variant, m.resent, m."to", i.price, i.priced_before, i.month
 """
 
 

@@ -39,6 +39,14 @@ LIVES: dict[str, tuple[str, ...]] = {
     "failed and yet read": ("failed", "delivered", "read"),
 }
 PRICING = {"billable": True, "pricing_model": "PMP", "type": "regular", "category": "marketing"}
+
+#: What a message goes through of which WhatsApp tells more than one price, by the status that does; the last counts.
+PRICES: dict[str, dict[str, dict[str, Any] | None]] = {
+    "delivered": {"sent": PRICING, "delivered": PRICING | {"category": "utility"}},
+    "read": {"sent": PRICING, "delivered": PRICING | {"billable": False}, "read": PRICING | {"category": "service"}},
+    "read, which tells none": {"sent": PRICING, "delivered": PRICING | {"category": "utility"}, "read": None},
+    "failed, which tells one": {"failed": PRICING | {"billable": False}, "sent": PRICING, "delivered": PRICING},
+}
 KEPT = (
     *("status", "wamid", "sent_at", "delivered_at", "read_at"),
     *("failed_at", "reason", "error_code", "pricing"),
@@ -51,12 +59,16 @@ class Nobody:
     def wake(self, *_: Any) -> None: ...
 
 
-def status(name: str, place: int, wamid: str, id_: UUID) -> dict[str, Any]:
-    """As Meta writes it: a failure has no contacts, and the pricing comes with only one of them."""
+def status(
+    name: str, place: int, wamid: str, id_: UUID, prices: dict[str, dict[str, Any] | None] | None = None
+) -> dict[str, Any]:
+    """As Meta writes it: a failure has no contacts, and the pricing comes with only one of them, or with `prices`."""
     made: dict[str, Any] = {"id": wamid, "status": name, "timestamp": str(SECOND + place)}
     if name == "failed":
         made["errors"] = [{"code": 131026, "title": "Message undeliverable", "error_data": {"details": "gone"}}]
-    if name == "sent":
+    if prices is not None:
+        made |= {"pricing": prices[name]} if prices[name] else {}
+    elif name == "sent":
         made |= {"pricing": PRICING, "conversation": {"id": "c", "origin": {"type": "marketing"}}}
     return made | {"biz_opaque_callback_data": str(id_)}
 
@@ -81,11 +93,17 @@ async def sending(storage: Storage, one: Enrolled) -> UUID:
     return id_
 
 
-async def after(storage: Storage, one: Enrolled, life: tuple[str, ...], chance: random.Random | None) -> Any:
+async def after(
+    storage: Storage,
+    one: Enrolled,
+    life: tuple[str, ...],
+    chance: random.Random | None,
+    prices: dict[str, dict[str, Any] | None] | None = None,
+) -> Any:
     """The row after these statuses: in order, or shuffled, with repetitions and in batches by `chance`."""
     nobody: Any = Nobody()
     receipts, id_ = Receipts(storage, nobody), await sending(storage, one)
-    told = [status(name, place, f"wamid.{id_}", id_) for place, name in enumerate(life)]
+    told = [status(name, place, f"wamid.{id_}", id_, prices) for place, name in enumerate(life)]
     if chance is not None:
         told += chance.choices(told, k=chance.randint(0, 4))
         chance.shuffle(told)
@@ -107,7 +125,7 @@ async def test_any_order_leaves_the_same_row(storage: Storage, new_tenant: NewTe
     expected = await after(storage, one, LIVES[life], None)
     assert expected["wamid"]
     if "sent" in LIVES[life]:
-        assert expected["pricing"] == PRICING | {"origin": "marketing"}
+        assert expected["pricing"] == PRICING | {"origin": "marketing", "status": "sent"}
     for seed in range(10):
         found = await after(storage, one, LIVES[life], random.Random(f"{life} {seed}"))
         assert found == expected, f"seed {seed}"
@@ -124,6 +142,35 @@ async def test_a_price_is_counted_once_in_any_order(storage: Storage, new_tenant
     category = (date(AT.year, AT.month, 1), PRICING["category"], PRICING["billable"])
     assert counted == ([(*category, 3)] if priced else [])
     assert priced in (0, 3)
+
+
+@pytest.mark.parametrize("life", PRICES)
+async def test_the_price_of_the_furthest_status_counts_and_counts_once(
+    storage: Storage, new_tenant: NewTenant, life: str
+) -> None:
+    one, prices = await enrolled(storage, await new_tenant()), PRICES[life]
+    by = next(name for name in ("read", "delivered") if prices.get(name))
+    last = {**(prices[by] or {}), "status": by}
+    for seed in range(10):
+        found = await after(storage, one, tuple(prices), random.Random(f"{life} {seed}"), prices)
+        assert found["pricing"] == last, f"seed {seed}"
+    async with storage.tenant(one.tenant):
+        counted = [(row.category, row.billable, row.messages) for row in await CategoryUsage.filter(messages__not=0)]
+    assert counted == [(last["category"], last["billable"], 10)]
+
+
+async def test_what_was_priced_before_prices_were_counted_is_not_taken_back(
+    storage: Storage, new_tenant: NewTenant
+) -> None:
+    one, nobody = await enrolled(storage, await new_tenant()), cast("Any", Nobody())
+    id_ = await sending(storage, one)
+    async with storage.tenant(one.tenant):
+        await Message.filter(id=id_).update(pricing=PRICING)
+    told = status("delivered", 1, "wamid.1", id_, {"delivered": PRICING | {"category": "utility"}})
+    await Receipts(storage, nobody).handle([webhook(one, [told], deliveries=1)])
+    async with storage.tenant(one.tenant):
+        counted = [(row.category, row.messages) for row in await CategoryUsage.all()]
+    assert counted == [("utility", 1)]
 
 
 async def test_what_failed_tells_why_and_what_arrived_has_not_failed(storage: Storage, new_tenant: NewTenant) -> None:
