@@ -97,7 +97,10 @@ class Librarian:
 
         async def read(tenant: str, sender_id: UUID, claimed: datetime) -> Sequence[Outgoing]:
             async with turn:
-                outcome = await self.sync(tenant, sender_id, uuid7_text(), "", claimed)
+                try:
+                    outcome = await self.sync(tenant, sender_id, uuid7_text(), "", claimed)
+                except ValueError as error:  # its secret can't be decrypted; no reason to read none of the others
+                    outcome = Retry(str(error))
             if isinstance(outcome, Retry):
                 logger.warning("templates of number {} of {} could not be read: {}", sender_id, tenant, outcome.reason)
             return outcome.events if isinstance(outcome, Done) else ()

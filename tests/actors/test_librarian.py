@@ -269,10 +269,15 @@ async def test_what_somebody_has_just_read_is_not_read_again_at_the_tick(storage
     assert ("secret", token) not in shelf.asked
 
 
-async def test_an_account_that_does_not_answer_keeps_no_other_waiting(storage: Storage, tenant: str) -> None:
+async def test_an_account_that_does_not_answer_or_can_t_be_asked_keeps_no_other_waiting(
+    storage: Storage, tenant: str
+) -> None:
     dead, well = str(uuid7()), str(uuid7())
     for account in (dead, well):
         await number(storage, tenant, waba_id=account)
+    async with storage.tenant(tenant):
+        locked = await number(storage, tenant, waba_id=str(uuid7()))
+        await Sender.filter(id=locked).update(access_token=Vault("l" * 32).seal("secret"))
     others_read = asyncio.Event()
 
     class HalfDead(Shelf):
