@@ -14,8 +14,11 @@ from chaos.harness import Platform
 from chaos.observed import once_it_answers
 from support import Tell, quick_directory, until
 
-CONTACTS = 2000
-KILLS = 10
+#: How many are enrolled, and how often all is killed meanwhile.
+SIZES = [
+    pytest.param(1200, 5, id="5-kills"),
+    pytest.param(2000, 10, marks=pytest.mark.long, id="10-kills"),
+]
 
 #: Messages a second: the campaign has to last longer than the kills.
 MPS = 200
@@ -53,8 +56,11 @@ async def die_in_the_act(platform: Platform, campaign: Campaign, dice: random.Ra
 
 
 @pytest.mark.timeout(600)
-async def test_killed_at_random_it_sends_every_step_once(platform: Platform, dice: random.Random, tell: Tell) -> None:
-    campaign = await begin(platform, CONTACTS, mps=MPS)
+@pytest.mark.parametrize(("contacts", "kills"), SIZES)
+async def test_killed_at_random_it_sends_every_step_once(
+    platform: Platform, dice: random.Random, tell: Tell, contacts: int, kills: int
+) -> None:
+    campaign = await begin(platform, contacts, mps=MPS)
     # Answers that take their time: at every kill some messages are accepted and nobody was told. And webhooks that come
     # when attempts without an answer have been given up: until then such a message is in doubt, and must not be resent.
     await platform.gateway.put("faults", [{"kind": "slow", "delay_ms": 150}])
@@ -64,7 +70,7 @@ async def test_killed_at_random_it_sends_every_step_once(platform: Platform, dic
     customers = Customers([campaign.tenant], codes["id"])
     asking = asyncio.create_task(customers.ask_for_ever())
     await asyncio.sleep(1)
-    for number in range(1, KILLS + 1):
+    for number in range(1, kills + 1):
         how = await (die_in_the_act(platform, campaign, dice) if number % 3 == 0 else die_somewhere(platform, dice))
         tell(f"kill {number} {how}")
         await platform.process.spawn()
@@ -73,10 +79,10 @@ async def test_killed_at_random_it_sends_every_step_once(platform: Platform, dic
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     funnel = await campaign.funnel()
-    tell(f"after the last kill: {funnel['completed']} of {CONTACTS} enrolments are completed")
-    assert funnel["completed"] < CONTACTS, "the campaign was over before the last kill: nothing was shown"
+    tell(f"after the last kill: {funnel['completed']} of {contacts} enrolments are completed")
+    assert funnel["completed"] < contacts, "the campaign was over before the last kill: nothing was shown"
     books = await campaign.until_closed(150)
-    tell(f"{KILLS} kills: {books.line()}")
+    tell(f"{kills} kills: {books.line()}")
     assert books.in_doubt, "no send was ambiguous: nothing was shown"
     campaign.check(books)
     campaign.check_that_all_completed(books)
