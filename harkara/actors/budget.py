@@ -20,7 +20,7 @@ from loguru import logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from harkara.actors.budget_script import HOLD_PAIR, KINDS, SLOW, TAKE
+from harkara.actors.budget_script import FREE, HOLD_PAIR, KINDS, SLOW, TAKE
 from harkara.measures import LONG_BOUNDS, Timings
 from harkara.schemas.commands import LANES
 from harkara.storage import redis_keys
@@ -66,13 +66,26 @@ class Spending(msgspec.Struct, frozen=True, gc=False):
 
 NOTHING = Spending()
 
-#: The script's word for a message whose number has nothing left for it now.
-NOT_YET = -1
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """A message may go, and its phone is one of the people whom its portfolio may write to in 24 hours only for it."""
+
+    portfolio: str
+    to: str
+    at: int
+
+
+#: The script's words for a message whose number has nothing left for it now, and for one that has taken a place.
+NOT_YET, PLACED = -1, -2
 
 _encode = msgspec.json.Encoder().encode
 
 #: Lane, order, who waits, what it counts against, and until when it waits (monotonic seconds).
-_Waiting = tuple[int, int, "asyncio.Future[Denied | None]", Spending, float]
+_Waiting = tuple[int, int, "asyncio.Future[Denied | Place | None]", Spending, float]
+
+
+#: What the script says of one message; NOT_YET is the number.
+_Turn = Denied | Place | int | None
 
 
 class Budgets:
@@ -82,27 +95,33 @@ class Budgets:
         self._redis, self._clock = redis, clock
         self._turns = Timings(LONG_BOUNDS) if turns is None else turns
         self._script, self._slower = redis.register_script(TAKE), redis.register_script(SLOW)
-        self._pair_rests = redis.register_script(HOLD_PAIR)
+        self._pair_rests, self._free = redis.register_script(HOLD_PAIR), redis.register_script(FREE)
         self._numbers: dict[str, _Number] = {}
 
-    async def acquire(self, sender_id: str, rate: float, lane: str, spending: Spending = NOTHING) -> Denied | None:
+    async def acquire(
+        self, sender_id: str, rate: float, lane: str, spending: Spending = NOTHING
+    ) -> Denied | Place | None:
         """Wait for one message's turn on a number of `rate` messages a second; codes go first, marketing last.
 
-        None: it may go. While Redis is away each process keeps a number's rate alone, and no other budget. Raises
-        TimeoutError if its turn has not come after TURN_PATIENCE, to the second.
+        Unless it is denied, it may go. While Redis is away each process keeps a number's rate alone, and no other
+        budget. Raises TimeoutError if its turn has not come after TURN_PATIENCE, to the second.
         """
         number = self._numbers.get(sender_id)
         if number is None:
             number = self._numbers[sender_id] = _Number(sender_id, self._script, self._clock)
         begun = time.perf_counter()
-        denied = await number.acquire(rate, lane, spending, time.monotonic() + TURN_PATIENCE.total_seconds())
+        turn = await number.acquire(rate, lane, spending, time.monotonic() + TURN_PATIENCE.total_seconds())
         self._turns[(lane,)].add(time.perf_counter() - begun)
-        return denied
+        return turn
 
     def give_back(self, sender_id: str) -> None:
         """A message whose turn had come does not leave after all: the next one has its turn at once."""
         if number := self._numbers.get(sender_id):
             number.give_back()
+
+    async def free(self, place: Place) -> None:
+        """A message did not reach WhatsApp: its place is another's, unless more was sent to its phone since."""
+        await self._tell(self._free(keys=[f"users:{place.portfolio}"], args=[place.to, place.at]))
 
     async def hold(self, sender_id: str, seconds: float) -> None:
         """Nothing goes out through this number for that long, in any process."""
@@ -170,10 +189,12 @@ class _Number:
         self._look_now = asyncio.Event()
         self.held_until = 0
 
-    def acquire(self, rate: float, lane: str, spending: Spending, until: float) -> asyncio.Future[Denied | None]:
+    def acquire(
+        self, rate: float, lane: str, spending: Spending, until: float
+    ) -> asyncio.Future[Denied | Place | None]:
         self._rate = rate
         self._order += 1
-        future: asyncio.Future[Denied | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Denied | Place | None] = asyncio.get_running_loop().create_future()
         place = LANES.index(lane)
         heapq.heappush(self._waiting, (place, self._order, future, spending, until))
         if place == AHEAD:
@@ -200,7 +221,7 @@ class _Number:
             if not batch:
                 continue
             try:
-                answers, wait_s = await self._take([waiting[3] for waiting in batch], batch[0][0] == AHEAD)
+                turns, wait_s = await self._take([waiting[3] for waiting in batch], batch[0][0] == AHEAD)
             except asyncio.CancelledError:
                 for waiting in batch:
                     waiting[2].cancel()
@@ -210,11 +231,11 @@ class _Number:
                     if not waiting[2].done():
                         waiting[2].set_exception(error)
                 continue
-            for waiting, answer in zip(batch, answers, strict=True):
-                if answer == NOT_YET:
+            for waiting, turn in zip(batch, turns, strict=True):
+                if isinstance(turn, int):
                     heapq.heappush(self._waiting, waiting)
                 elif not waiting[2].done():
-                    waiting[2].set_result(_denied(answer))
+                    waiting[2].set_result(turn)
             self._send_away()
             if self._waiting and wait_s > 0:
                 with suppress(TimeoutError):
@@ -240,8 +261,8 @@ class _Number:
                 found.append(waiting)
         return found
 
-    async def _take(self, wanted: list[Spending], ahead: bool = False) -> tuple[list[int], float]:
-        """What each may do now, as the script says it, and after how many seconds to ask again.
+    async def _take(self, wanted: list[Spending], ahead: bool = False) -> tuple[list[_Turn], float]:
+        """What each may do now, and after how many seconds to ask again.
 
         `ahead`: the first of them may take the turn that comes next.
         """
@@ -264,7 +285,7 @@ class _Number:
             self._away_until = time.monotonic() + ASK_AGAIN_S
             return self._take_alone(wanted, now, per_token, back)
         wait, *answers = map(int, told.split())
-        return answers, wait / 1e6
+        return [_turn(answer, one, now) for answer, one in zip(answers, wanted, strict=True)], wait / 1e6
 
     def _asked(self, wanted: list[Spending], per_token: float, burst: int, now: int, back: int) -> bytes:
         first = wanted[0]  # all of a number's messages are of one tenant
@@ -272,16 +293,22 @@ class _Number:
         each = [(one.to, one.paired, one.portfolio, one.daily, one.template) for one in wanted]
         return _encode((self._sender_id, first.tenant, round(per_token), burst, now, round(per_tenant), back, each))
 
-    def _take_alone(self, wanted: list[Spending], now: int, per_token: float, back: int) -> tuple[list[int], float]:
-        none = [NOT_YET] * len(wanted)
+    def _take_alone(self, wanted: list[Spending], now: int, per_token: float, back: int) -> tuple[list[_Turn], float]:
+        none: list[_Turn] = [NOT_YET] * len(wanted)
         if self.held_until > now:
             return none, (self.held_until - now) / 1e6
         self._local_arrival = max(now, self._local_arrival - back * per_token)
         if self._local_arrival > now:
             return none, (self._local_arrival - now) / 1e6
         self._local_arrival += per_token * len(wanted)
-        return [0] * len(wanted), per_token * len(wanted) / 1e6
+        return [None] * len(wanted), per_token * len(wanted) / 1e6
 
 
-def _denied(answer: int) -> Denied | None:
-    return Denied(KINDS[answer % 4 - 1], timedelta(milliseconds=answer // 4)) if answer else None
+def _turn(answer: int, spending: Spending, now: int) -> _Turn:
+    if answer == 0:
+        return None
+    if answer == NOT_YET:
+        return NOT_YET
+    if answer == PLACED:
+        return Place(spending.portfolio, spending.to, now)
+    return Denied(KINDS[answer % 4 - 1], timedelta(milliseconds=answer // 4))

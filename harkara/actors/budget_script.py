@@ -41,7 +41,8 @@ end
 #: takes here. In: sender, tenant, microseconds a message of the number, its burst, now, microseconds a message of the
 #: tenant (0: no limit), how many turns were not used and come back, and of each message: phone, whether the pair rule
 #: holds, portfolio (empty: none), its limit, template. Out: after how long to ask again, and for each message 0 (it may
-#: go), -1 (not its turn yet), or 4 * milliseconds + kind (it waits alone).
+#: go), -2 (it may, and has a place in its portfolio that its phone did not have), -1 (not its turn yet), or
+#: 4 * milliseconds + kind (it waits alone). Whom a portfolio has written to never has the same time twice.
 TAKE = f"""
 {_SHARE}
 local sender, tenant, per_message, burst, now, per_tenant, back, wanted = unpack(cjson.decode(ARGV[1]))
@@ -78,11 +79,11 @@ local function pair(key)
   return free - now
 end
 local function portfolio(key, limit, to)
-  if redis.call('EXISTS', 'open:' .. sender .. ':' .. to) == 1 then return 0, false end
-  local seen = redis.call('ZSCORE', key, to)
-  if seen and tonumber(seen) > now - {DAY_US} then return 0, true end
+  if redis.call('EXISTS', 'open:' .. sender .. ':' .. to) == 1 then return 0 end
+  local seen = tonumber(redis.call('ZSCORE', key, to) or '0')
+  if seen > now - {DAY_US} then return 0, math.max(now, seen + 1) end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now - {DAY_US}))
-  if redis.call('ZCARD', key) < limit then return 0, true end
+  if redis.call('ZCARD', key) < limit then return 0, now, -2 end
   return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] + {DAY_US} - now
 end
 local function pace(key)
@@ -96,12 +97,12 @@ local granted = 0
 for i = 1, items do
   local to, paired, users, limit, template = unpack(wanted[i])
   local pair_key = 'pair:' .. sender .. ':' .. to
-  local wait, kind, started, count, counted, interval = 0, 0, 0, 0, false, nil
+  local wait, kind, started, count, counted, place, interval = 0, 0, 0, 0, nil, nil, nil
   if room < 1 then
     answer[i + 1] = -1
   else
     if to ~= '' then wait, started, count = pair(pair_key); kind = 1 end
-    if wait == 0 and users ~= '' then wait, counted = portfolio('users:' .. users, limit, to); kind = 2 end
+    if wait == 0 and users ~= '' then wait, counted, place = portfolio('users:' .. users, limit, to); kind = 2 end
     if wait == 0 and template ~= '' then wait, interval = pace('pace:' .. template); kind = 3 end
     if wait > 0 then
       answer[i + 1] = 4 * math.ceil(wait / 1000) + kind
@@ -112,14 +113,14 @@ for i = 1, items do
                    'PX', string.format('%.0f', math.ceil((free - now) / 1000) + 1))
       end
       if counted then
-        redis.call('ZADD', 'users:' .. users, string.format('%.0f', now), to)
+        redis.call('ZADD', 'users:' .. users, string.format('%.0f', counted), to)
         redis.call('PEXPIRE', 'users:' .. users, 90000000)
       end
       if interval then
         redis.call('SET', 'pace:' .. template, string.format('%.0f %.0f', interval, now + interval), 'KEEPTTL')
       end
       room, granted = room - 1, granted + 1
-      answer[i + 1] = 0
+      answer[i + 1] = place or 0
     end
   end
 end
@@ -130,6 +131,12 @@ local wait = arrival + per_message - per_message * burst - now
 if per_tenant > 0 then wait = math.max(wait, of_plan + per_tenant - per_tenant * math.max(burst, 1) - now) end
 answer[1] = math.max(0, math.ceil(wait))
 return table.concat(answer, ' ')
+"""
+
+#: users:<portfolio>, phone, when it took its place: gives it back, unless something was sent to the phone since.
+FREE = """
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0') ~= tonumber(ARGV[2]) then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])
 """
 
 #: slow:<sender>, now: go on more slowly.

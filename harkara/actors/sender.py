@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from harkara.actors import limits
 from harkara.actors.attempts import attempt_of, said
-from harkara.actors.budget import Budgets, Spending
+from harkara.actors.budget import Budgets, Place, Spending
 from harkara.actors.deferrals import deferrals, deferred
 from harkara.actors.halting import OF_NUMBERS, Refusal, halt, reaches_further
 from harkara.actors.hearing import MARKETING_REFUSED, opted
@@ -57,7 +57,7 @@ from harkara.schemas.reasons import NOT_AGAIN
 from harkara.schemas.work import Send
 from harkara.storage import counting, deferring, due, goals, holding, opting, resting, sending
 from harkara.storage.opting import Word
-from harkara.storage.sending import Advance, Attempt, Elsewhere, Facts, Intent, Result
+from harkara.storage.sending import Advance, Attempt, Denied, Elsewhere, Facts, Intent, Result
 from harkara.storage.storage import Storage, is_away, reason_of
 from harkara.values import country
 
@@ -206,13 +206,14 @@ class Sender:
         template = f"{attempt.template}/{attempt.language}" if attempt.template else None
         spending = number.spending(delivery.tenant, work.to, template)
         try:
-            denied = await self._budgets.acquire(work.sender_id, number.rate, work.lane, spending)
+            turn = await self._budgets.acquire(work.sender_id, number.rate, work.lane, spending)
         except TimeoutError:
             return Retry("its number is held, or has more to send than it may", TURN_AGAIN, counts=False)
+        denied = turn if isinstance(turn, Denied) else None
         judged = await self._begin(replace(attempt, denied=denied) if denied else attempt)
         if isinstance(judged.verdict, Resend):
             if self._receipts_read is not None and not await self._receipts_read(delivery.tenant):
-                self._budgets.give_back(work.sender_id)
+                await self._give_back(work.sender_id, turn)
                 return Retry(
                     "receipts wait to be read, and one may settle it", RECEIPTS_BEHIND, counts=False, park=True
                 )
@@ -222,10 +223,19 @@ class Sender:
             answer = await self._gateway.send(
                 number.credentials, work.to, content, opaque=work.message_id, reply_to=work.quoted
             )
+            if isinstance(turn, Place) and isinstance(answer, Refused | NotSent):
+                await self._budgets.free(turn)
             return await self._answered(attempt, step, judged.facts, content, answer, spending)
-        if denied is None:  # else it has cost the number nothing
-            self._budgets.give_back(work.sender_id)
+        await self._give_back(work.sender_id, turn)
         return await self._not_sent(delivery, attempt, step, judged, content)
+
+    async def _give_back(self, sender_id: str, turn: Denied | Place | None) -> None:
+        """It does not leave: what it has cost its number and its portfolio is another's."""
+        if isinstance(turn, Denied):  # it has cost nothing
+            return
+        self._budgets.give_back(sender_id)
+        if turn is not None:
+            await self._budgets.free(turn)
 
     async def _not_sent(
         self,

@@ -12,6 +12,7 @@ import pytest
 from enrolled import Enrolled, enrolled
 from support import NewTenant
 
+from harkara.actors.budget import Place
 from harkara.actors.numbers import Number
 from harkara.actors.receipts import Receipts
 from harkara.actors.sender import UNKNOWN_WAIT, Sender
@@ -36,15 +37,20 @@ class World:
     answers: list[Answer] = field(default_factory=list[Answer])
     taken: int = 0
     read: bool = True
+    turn: Place | None = None
+    freed: list[Place] = field(default_factory=list[Place])
 
     async def get(self, *_: Any) -> Number:
         return Number(Credentials(sender_id="1", phone_number_id="1", access_token="t"), 80)
 
-    async def acquire(self, *_: Any) -> None:
-        pass
+    async def acquire(self, *_: Any) -> Place | None:
+        return self.turn
 
     def give_back(self, _: str) -> None:
         pass
+
+    async def free(self, place: Place) -> None:
+        self.freed.append(place)
 
     async def send(self, *_: Any, **__: Any) -> Answer:
         self.taken += 1
@@ -257,6 +263,27 @@ async def test_a_receipt_after_the_second_changes_nothing_but_its_status(world: 
     assert await world.receipt("delivered", "wamid.2") == ["delivered"]
     assert (await world.row()).status == "delivered"
     assert (await world.enrolment()).messages_sent == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "given_back"),
+    [
+        (Accepted("wamid.1"), False),
+        (LOST, False),
+        (Refused(131026, "Undeliverable", "", rule_for(131026)), True),
+        (Refused(131000, "Something went wrong", "", rule_for(131000)), True),
+        (NotSent("refused"), True),
+        (None, True),  # policy keeps it from leaving
+    ],
+)
+async def test_who_is_not_reached_takes_nobody_s_place(world: World, answer: Answer | None, given_back: bool) -> None:
+    world.turn = Place("shop", "+919876543210", 1)
+    if answer is None:
+        async with world.storage.tenant(world.one.tenant):
+            await Contact.filter(id=world.one.contact).update(opted_out_at=datetime.now(UTC))
+    world.answers = [answer] if answer else []
+    await world.deliver()
+    assert world.freed == ([world.turn] if given_back else [])
 
 
 PASSES = {"errors": [{"code": 131000, "title": "Something went wrong"}]}

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from support import until
 
 from harkara.actors import budget
-from harkara.actors.budget import Budgets, Spending, _Number
+from harkara.actors.budget import Budgets, Place, Spending, _Number
 from harkara.actors.budget_script import ONE_LESSON_US, PAIR_BURST, RECOVERS_US, SLOWER
 from harkara.actors.learning import PACED_PER_S, learn
 from harkara.gateway.errors import rule_for
@@ -36,11 +36,22 @@ class Bank:
     def __post_init__(self) -> None:
         self._turn = itertools.cycle(self.budgets)
 
-    async def ask(self, **spending: object) -> Denied | None:
+    async def turn(self, **spending: object) -> Denied | Place | None:
         """One message's turn, each time in another process."""
         self.time[0] += 0.001  # the number itself has always a turn left
         spend = Spending(**{"to": "+911", "tenant": "t", **spending})  # type: ignore[arg-type]
         return await next(self._turn).acquire(self.number, FAST, "utility", spend)
+
+    async def ask(self, **spending: object) -> Denied | None:
+        """What keeps it back, if anything does."""
+        turn = await self.turn(**spending)
+        return turn if isinstance(turn, Denied) else None
+
+    async def place(self, **spending: object) -> Place:
+        """The place that it takes in its portfolio."""
+        turn = await self.turn(**spending)
+        assert isinstance(turn, Place)
+        return turn
 
     async def reason(self, **spending: object) -> str | None:
         denied = await self.ask(**spending)
@@ -117,6 +128,32 @@ async def test_a_portfolio_writes_first_to_so_many_people_a_day(bank: Bank) -> N
     assert await bank.ask(to="+915") is None
     bank.time[0] += DAY_S
     assert await bank.ask(to="+916", **users) is None
+
+
+async def test_a_place_is_given_back_by_whom_it_was_taken_for_unless_more_was_sent(bank: Bank) -> None:
+    users = {"portfolio": uuid4().hex, "daily": 1}
+    for _ in range(2):
+        await bank.budgets[0].free(await bank.place(**users))
+    assert not isinstance(await bank.turn(**users), Denied)
+    assert await bank.reason(to="+912", **users) == "portfolio_limit"
+    bank.time[0] += DAY_S + 1
+    first = await bank.place(**users)
+    bank.time[0] -= 0.001  # in the same microsecond
+    assert await bank.turn(**users) is None, "the place is the first one's"
+    await bank.budgets[0].free(first)
+    assert await bank.reason(to="+912", **users) == "portfolio_limit", "the second may have arrived"
+    # By a clock that is behind, too.
+    bank.time[0] += DAY_S + 1
+    first = await bank.place(**users)
+    bank.time[0] -= 1
+    assert await bank.turn(**users) is None
+    await bank.budgets[0].free(first)
+    assert await bank.reason(to="+912", **users) == "portfolio_limit"
+    bank.time[0] += DAY_S + 2
+    await bank.budgets[0].free(first)
+    assert not isinstance(await bank.turn(to="+912", **users), Denied), "what is over is nobody's"
+    await bank.budgets[0].free(first)
+    assert await bank.reason(to="+911", **users) == "portfolio_limit"
 
 
 async def test_what_is_kept_back_costs_the_others_nothing(bank: Bank) -> None:
