@@ -48,9 +48,12 @@ def _note(unread: list[str], what: str) -> None:
 _S = TypeVar("_S")
 
 
-def lenient(part: dict[str, Any], type_: type[_S]) -> _S:
-    """An object in which numbers may stand for texts, and texts for numbers."""
-    return msgspec.convert(_as_texts(part), type_, strict=False)
+def lenient(part: Any, type_: type[_S]) -> _S:
+    """An object in which numbers may stand for texts, and texts for numbers. Raises msgspec.ValidationError."""
+    try:
+        return msgspec.convert(part, type_)
+    except msgspec.ValidationError:
+        return msgspec.convert(_as_texts(part), type_, strict=False)
 
 
 def _as_texts(part: Any) -> Any:

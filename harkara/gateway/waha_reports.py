@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from harkara.gateway import jids
-from harkara.gateway.report import Report, Said
-from harkara.gateway.told import Echo, SessionChange
+from harkara.gateway import jids, report, vcards
+from harkara.gateway.plain import a_text, an_id, an_object
+from harkara.gateway.report import Said
+from harkara.gateway.told import Echo, SessionChange, Webhook
+from harkara.gateway.unread import lenient, noting
 from harkara.gateway.waha import STATES
 
 #: Its acknowledgements in our words; 0 (PENDING) tells nothing, because we have its answer.
@@ -50,6 +52,7 @@ class _Message(msgspec.Struct):
     media: _Media | None = None
     replyTo: _Quoted | None = None
     location: dict[str, Any] | None = None
+    vCards: list[str] | None = None
     reaction: _Reaction | None = None
     data: dict[str, Any] | None = msgspec.field(name="_data", default=None)
 
@@ -66,55 +69,56 @@ class _Status(msgspec.Struct):
 
 class _Envelope(msgspec.Struct):
     event: str
-    payload: msgspec.Raw
+    payload: Any
     timestamp: float | None = None
 
 
 _envelope = msgspec.json.Decoder(_Envelope).decode
-_message = msgspec.json.Decoder(_Message).decode
-_ack = msgspec.json.Decoder(_Ack).decode
-_status = msgspec.json.Decoder(_Status).decode
 
 
-def read(body: bytes | msgspec.Raw, at: datetime) -> Report:
-    """What one webhook tells that came at this time; events that we don't know tell nothing."""
-    envelope, report = _envelope(body), Report()
+def read(body: bytes | msgspec.Raw, at: datetime) -> Webhook:
+    """What one webhook tells that came at this time; events that we don't know tell nothing. Each tells one thing."""
+    envelope, webhook = _envelope(body), Webhook()
     understand = _EVENTS.get(envelope.event)
     if understand is not None:
-        told = datetime.fromtimestamp(envelope.timestamp / 1000, UTC) if envelope.timestamp else at
-        understand(report, envelope.payload, told)
-    return report
+        with noting("payload", webhook.unread):
+            told = datetime.fromtimestamp(envelope.timestamp / 1000, UTC) if envelope.timestamp else at
+            understand(webhook, envelope.payload, told)
+    return webhook
 
 
-def _said_to_us(report: Report, payload: msgspec.Raw, told: datetime) -> None:
-    one = _message(payload)
+def _said_to_us(webhook: Webhook, payload: Any, told: datetime) -> None:
+    one = lenient(payload, _Message)
     person = None if one.fromMe else jids.who(one.from_, _other_jid(one))
     if person is not None:
         second = int(one.timestamp) or int(told.timestamp())
-        report.message(one.id, person, _name(one), second, _said(one))
+        webhook.messages.append(report.message(one.id, person, _name(one), second, _said(one)))
 
 
-def _said_by_us(report: Report, payload: msgspec.Raw, told: datetime) -> None:
+def _said_by_us(webhook: Webhook, payload: Any, told: datetime) -> None:
     """A message that was sent through the API; WAHA tells of them with all others, which are passed over here."""
-    one = _message(payload)
+    one = lenient(payload, _Message)
     person = jids.who(one.to or jids.chat_of(one.id) or "", _other_jid(one))
-    if one.fromMe and one.source == "api" and person is not None and one.body:
-        report.echoes.append(Echo(jids.key_of(one.id), person.phone, person.user_id, one.body, told))
+    text = a_text(one.body)
+    if one.fromMe and one.source == "api" and person is not None and text:
+        webhook.echoes.append(Echo(an_id(jids.key_of(one.id)), person.phone, person.user_id, text, told))
 
 
-def _acknowledged(report: Report, payload: msgspec.Raw, told: datetime) -> None:
-    one = _ack(payload)
+def _acknowledged(webhook: Webhook, payload: Any, told: datetime) -> None:
+    one = lenient(payload, _Ack)
     status = ACKS.get(one.ack)
     if one.fromMe and status is not None:
-        report.status(jids.key_of(one.id), status, told, "WhatsApp did not take it" if status == "failed" else None)
+        error = "WhatsApp did not take it" if status == "failed" else None
+        webhook.statuses.append(report.status(jids.key_of(one.id), status, told, error))
 
 
-def _session(report: Report, payload: msgspec.Raw, told: datetime) -> None:
-    status = _status(payload).status
-    report.sessions.append(SessionChange(STATES.get(status, "failed"), None if status in STATES else status, told))
+def _session(webhook: Webhook, payload: Any, told: datetime) -> None:
+    status = lenient(payload, _Status).status
+    detail = None if status in STATES else a_text(status)
+    webhook.sessions.append(SessionChange(STATES.get(status, "failed"), detail, told))
 
 
-_EVENTS: dict[str, Callable[[Report, msgspec.Raw, datetime], None]] = {
+_EVENTS: dict[str, Callable[[Webhook, Any, datetime], None]] = {
     "message": _said_to_us,
     "message.reaction": _said_to_us,
     "message.any": _said_by_us,
@@ -130,6 +134,8 @@ def _said(one: _Message) -> Said:
         return Said("reaction", {"message_id": about, **({"emoji": one.reaction.text} if one.reaction.text else {})})
     if one.location is not None:
         return Said("location", {name: value for name, value in one.location.items() if value is not None}, quoted)
+    if one.vCards:  # the body is one of them, too, or nothing
+        return Said("contacts", [vcards.contact(card) for card in one.vCards], quoted)
     if one.hasMedia:
         return Said(*_file(one), quoted)
     return Said("text", {"body": one.body or ""}, quoted)
@@ -144,13 +150,9 @@ def _file(one: _Message) -> tuple[str, dict[str, Any]]:
     return type_, {name: value for name, value in part.items() if value is not None}
 
 
-def _object(part: object) -> dict[str, Any]:
-    return cast("dict[str, Any]", part) if isinstance(part, dict) else {}
-
-
 def _other_jid(one: _Message) -> str | None:
     """The same person's other JID, where the engine tells it."""
-    key, info = _object((one.data or {}).get("key")), _object((one.data or {}).get("Info"))
+    key, info = an_object((one.data or {}).get("key")), an_object((one.data or {}).get("Info"))
     found = key.get("remoteJidAlt") or key.get("senderPn") or info.get("SenderAlt")
     return str(found) if found else None
 
@@ -158,5 +160,5 @@ def _other_jid(one: _Message) -> str | None:
 def _name(one: _Message) -> str | None:
     """What the person calls themselves, where the engine tells it."""
     data = one.data or {}
-    found = data.get("pushName") or data.get("notifyName") or _object(data.get("Info")).get("PushName")
+    found = data.get("pushName") or data.get("notifyName") or an_object(data.get("Info")).get("PushName")
     return str(found) if found else None

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 import pytest
 from enrolled import enrolled
-from heard import AT, Quiet, World, said
+from heard import AT, PHONE, Quiet, World, said
 from support import NewTenant
 
 from harkara.actors.receipts import Receipts
@@ -61,6 +61,25 @@ async def test_a_stop_beside_what_can_not_be_read_counts_once_and_the_rest_is_a_
     assert len(await world.replies()) == 1
     again = (await world.told_later())[len(first) :]
     assert again == ["reply.received", "contact.opted_out"], "told once more, under the same ids"
+
+
+async def test_what_can_not_be_read_through_a_phone_keeps_nothing_else_from_being_read(world: World) -> None:
+    jid = f"{PHONE.removeprefix('+')}@s.whatsapp.net"
+    stop = {
+        "key": {"id": "3EB02", "remoteJid": jid}, "message": {"conversation": "STOP"}, "messageTimestamp": 1772366400,
+    }  # fmt: skip
+    broken = {**stop, "messageTimestamp": "nope"}
+    body = msgspec.json.encode({"event": "messages.upsert", "data": [broken, stop]})
+    delivery = world.delivery(said(**STOP))
+    inbound = msgspec.structs.replace(delivery.message, source="evolution", body=msgspec.Raw(body))
+    delivery = msgspec.structs.replace(delivery, message=inbound)
+    await hold(world, delivery)
+    outcome = await handled(world, delivery)
+    assert isinstance(outcome, Drop)
+    assert "data[0]: invalid literal" in outcome.reason
+    assert (await world.contact()).opted_out_at == AT
+    assert await holds(world) == 0
+    assert sorted(await world.told_later()) == ["contact.opted_out", "enrollment.stopped", "reply.received"]
 
 
 @pytest.mark.parametrize(("levels", "kept"), [(90, True), (600, False)])

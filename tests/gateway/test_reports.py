@@ -18,6 +18,13 @@ TOLD = "2026-07-01T12:00:29.000Z"
 JID = "919876543210@s.whatsapp.net"
 
 
+CARD = (
+    "BEGIN:VCARD\r\nVERSION:3.0\r\nN:Rao;Ravi;;;\r\nFN:Rao\\, R\r\n avi\r\n"
+    "item1.TEL;waid=919812345678:+91 98123 45678\r\nTEL;type=HOME:022 555\r\nEND:VCARD"
+)
+NAMELESS = "BEGIN:VCARD\nTEL:+1 202 555 0142\nEND:VCARD"
+
+
 def evolution(event: str, data: Any, told: str = TOLD) -> Webhook:
     return parse("evolution", json.dumps({"event": event, "data": data, "date_time": told}).encode(), AT)[None]
 
@@ -71,6 +78,13 @@ def test_people_and_messages_have_several_names() -> None:
         ({"listResponseMessage": {"title": "A", "singleSelectReply": {"selectedRowId": "a"}}}, "interactive", "A"),
         ({"reactionMessage": {"key": {"id": "3EB00"}, "text": "👍"}}, "reaction", "👍"),
         ({"locationMessage": {"degreesLatitude": 1.5, "degreesLongitude": 2.5}}, "location", "1.5, 2.5"),
+        ({"contactMessage": {"displayName": "Ravi Rao", "vcard": CARD}}, "contacts", "Ravi Rao"),
+        ({"contactMessage": {"vcard": CARD}}, "contacts", "Rao, Ravi"),
+        (
+            {"contactsArrayMessage": {"displayName": "2", "contacts": [{"vcard": CARD}, {"vcard": NAMELESS}]}},
+            "contacts",
+            "Rao, Ravi, +1 202 555 0142",
+        ),
         ({"pollCreationMessage": {"name": "?"}}, "unsupported", None),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -79,6 +93,22 @@ def test_what_is_said_through_evolution(message: dict[str, Any], type_: str, tex
     [one] = upsert(message)
     assert (one.type, one.text, one.phone, one.name) == (type_, text, "919876543210", "Asha")
     assert (one.wamid, one.at) == (f"false_{JID}_3EB01", datetime.fromtimestamp(1782907229, UTC))
+
+
+def test_a_card_is_as_the_cloud_api_writes_it() -> None:
+    [one] = upsert({"contactMessage": {"vcard": CARD}})
+    phones = [{"phone": "+91 98123 45678", "wa_id": "919812345678"}, {"phone": "022 555"}]
+    assert one.payload["contacts"] == [{"name": {"formatted_name": "Rao, Ravi"}, "phones": phones}]
+    [other] = said(body=CARD, vCards=[CARD])
+    assert other.payload["contacts"] == one.payload["contacts"]
+
+
+@pytest.mark.parametrize(
+    "told", [1782907229, "1782907229", {"low": 1782907229 - 2**32, "high": 0, "unsigned": True}, {"low": 1782907229}]
+)
+def test_seconds_are_numbers_texts_or_two_halves(told: Any) -> None:
+    [one] = upsert({"conversation": "Hi"}, messageTimestamp=told)
+    assert one.at == datetime.fromtimestamp(1782907229, UTC)
 
 
 @pytest.mark.parametrize("kind", ["protocolMessage", "senderKeyDistributionMessage", "pollUpdateMessage"])
@@ -135,8 +165,9 @@ def test_what_is_quoted() -> None:
         ({"hasMedia": True, "media": {"url": "http://w/a.pdf", "mimetype": "application/pdf"}}, "document", None),
         ({"hasMedia": True, "media": None}, "document", None),
         ({"location": {"latitude": "1.5", "longitude": "2.5"}}, "location", "1.5, 2.5"),
+        ({"body": "BEGIN:VCARD", "vCards": [CARD, NAMELESS]}, "contacts", "Rao, Ravi, +1 202 555 0142"),
     ],
-    ids=["text", "image", "document", "not-downloaded", "location"],
+    ids=["text", "image", "document", "not-downloaded", "location", "contacts"],
 )
 def test_what_is_said_through_waha(more: dict[str, Any], type_: str, text: str | None) -> None:
     [one] = said(**more, _data={"notifyName": "Asha"})
@@ -224,6 +255,45 @@ def test_how_wahas_phone_is_linked(status: str, state: str) -> None:
 def test_unknown_events_tell_nothing_and_strange_ones_are_refused() -> None:
     assert evolution("labels.edit", {"anything": 1}) == Webhook()
     assert waha("presence.update", []) == Webhook()
-    for source, body in (("evolution", b"{}"), ("waha", b"[]"), ("waha", b'{"event":"message.ack","payload":{}}')):
+    for source, body in (("evolution", b"{}"), ("waha", b"[]"), ("waha", b'{"event":"message.ack"}')):
         with pytest.raises((msgspec.MsgspecError, KeyError, ValueError)):
             parse(source, body, AT)
+
+
+GOOD = {"key": {"id": "3EB01", "remoteJid": JID}, "message": {"conversation": "Hi"}, "messageTimestamp": 1782907229}
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (5, "Expected `object`"),
+        ({}, "missing required field `key`"),
+        ({**GOOD, "key": {"remoteJid": JID}}, "missing required field `id`"),
+        ({**GOOD, "key": {"id": "x" * 129, "remoteJid": JID}}, "no id"),
+        ({**GOOD, "key": {"id": "1", "remoteJid": "91987@s.whatsapp.net"}}, "'91987' is no phone number"),
+        ({**GOOD, "messageTimestamp": "soon"}, "soon"),
+        ({**GOOD, "messageTimestamp": 2**62}, "too large"),
+        ({**GOOD, "message": ["Hi"]}, "Expected `object | null`"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_can_not_be_read_of_several_is_named_and_the_rest_counts(bad: Any, why: str) -> None:
+    found = evolution("messages.upsert", [GOOD, bad, GOOD])
+    assert [one.text for one in found.messages] == ["Hi", "Hi"]
+    (named,) = found.unread
+    assert named.startswith("data[1]: ")
+    assert why in named
+    assert evolution("messages.upsert", bad).unread == [named.replace("data[1]", "data")]
+
+
+def test_numbers_may_stand_for_texts() -> None:
+    found = evolution("messages.update", [{"keyId": 7, "fromMe": True, "status": "READ"}, {"keyId": "8"}])
+    assert ([one.wamid for one in found.statuses], len(found.unread)) == (["7"], 1)
+
+
+@pytest.mark.parametrize(
+    ("event", "payload"), [("message", {"from": JID}), ("message.ack", {}), ("session.status", [])]
+)
+def test_what_can_not_be_read_of_waha_is_named(event: str, payload: Any) -> None:
+    (named,) = waha(event, payload).unread
+    assert named.startswith("payload: ")
