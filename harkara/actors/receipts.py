@@ -203,7 +203,7 @@ async def _statuses(
 async def _unreachable(con: Connection, moved: Iterable[Moved]) -> bool:
     """End the enrolments whose messages have shown that nothing reaches their contacts. Returns whether any has ended.
 
-    As when the gateway says so at once (`sender.py:decide`): most of the time WhatsApp says it only in a status.
+    As when the gateway says so at once (`answers.py:decide`): most of the time WhatsApp says it only in a status.
     """
     causes = {
         (m.tenant, m.enrollment_id): m.cause

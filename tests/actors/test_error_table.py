@@ -15,11 +15,12 @@ from enrolled import Enrolled, enrolled
 from gateway.sandboxes import NUMBER, Caller, Hook, receiving, sandbox_in
 from support import NewTenant, until
 
+from harkara.actors.answers import STOPPED_WAIT
 from harkara.actors.halting import Refusal, halt
 from harkara.actors.learning import NEWS, TOO_FAST, learn_late
 from harkara.actors.numbers import Numbers
 from harkara.actors.receipts import Receipts
-from harkara.actors.sender import STOPPED_WAIT, Sender
+from harkara.actors.sender import Sender
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.cloud import CloudGateway

@@ -13,9 +13,9 @@ import pytest
 from enrolled import Enrolled, enrolled
 from support import NewTenant
 
+from harkara.actors.answers import Finish, decide
 from harkara.actors.hearing import MARKETING_REFUSED
 from harkara.actors.receipts import Receipts
-from harkara.actors.sender import Finish, decide
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done
 from harkara.gateway.errors import rule_for

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from harkara.actors.sender import MOST_TRIES, STOPPED_WAIT, UNREACHABLE_CEILING, Again, Finish, decide
+from harkara.actors.answers import MOST_TRIES, STOPPED_WAIT, UNREACHABLE_CEILING, Again, Finish, decide
 from harkara.app import GATEWAY_ANSWER, GATEWAY_CONNECT
 from harkara.gateway.errors import RULES, Action, rule_for
 from harkara.gateway.evolution import REFUSALS as EVOLUTION_REFUSALS
