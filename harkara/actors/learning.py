@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from harkara.actors.budget import Spending
 from harkara.actors.halting import OF_NUMBERS, reaches_further
@@ -47,15 +49,29 @@ async def learn(lessons: Lessons, sender_id: str, spending: Spending, answer: An
             await lessons.slow_down(sender_id)
 
 
-async def learn_late(lessons: Lessons, sender_id: str, to: str, code: int, late: timedelta) -> None:
-    """The same of a message to `to` that WhatsApp took and could not deliver, as a status said so long after.
+class Failure(NamedTuple):
+    """A message that WhatsApp took and could not deliver, as a status said so long after."""
 
-    What holds a number for longer is on its row (`halting.halt_for`), which knows what was resumed since.
-    """
+    sender_id: str
+    to: str
+    code: int
+    late: timedelta
+
+
+async def learn_late(lessons: Lessons, failures: Iterable[Failure]) -> None:
+    """Take failures to heart as if they had been answers; what is the same of many is one lesson."""
+    fresh = {
+        (one.sender_id, one.to if rule_for(one.code).scope is Scope.PAIR else "", one.code)
+        for one in failures
+        if rule_for(one.code).action is Action.BACK_OFF and one.late <= NEWS
+    }
+    await asyncio.gather(*(_learn_late(lessons, *one) for one in sorted(fresh)))
+
+
+async def _learn_late(lessons: Lessons, sender_id: str, to: str, code: int) -> None:
+    """What holds a number for longer is on its row (`halting.halt_for`), which knows what was resumed since."""
     rule = rule_for(code)
     wait = rule.wait(1)
-    if rule.action is not Action.BACK_OFF or late > NEWS:
-        return
     if not reaches_further(rule, wait):
         await _rest(lessons, sender_id, to, rule, wait)
     if code in TOO_FAST:

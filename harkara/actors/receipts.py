@@ -21,7 +21,7 @@ from loguru import logger
 from harkara.actors.filing import Parts, file
 from harkara.actors.halting import Refusal, halt_for
 from harkara.actors.hearing import as_uuid, hear
-from harkara.actors.learning import Lessons, learn_late
+from harkara.actors.learning import Failure, Lessons, learn_late
 from harkara.actors.librarian import updated_event
 from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_early
 from harkara.actors.naming import Seen, meet
@@ -121,7 +121,7 @@ class Receipts:
         if self._counts is not None:
             came = [(d.message.sender_id, f"+{m.phone}") for d, webhook in good for m in webhook.messages if m.phone]
             await self._counts.came_in(came)
-            await _learn(self._counts, good, moved)
+            await learn_late(self._counts, _failures(good, moved))
         for who, named in met.seen:
             self._seen.add(who, named)
         for tenant, sender_id in {(one.tenant, one.sender_id) for one in heard.answers}:
@@ -241,16 +241,16 @@ def _rests(
     ]
 
 
-async def _learn(
-    lessons: Lessons, found: Iterable[tuple[Delivery[Inbound], Webhook]], moved: dict[tuple[str, str], Moved]
-) -> None:
-    """Failures teach what refusals do, once: told again, they are no news."""
+def _failures(found: Iterable[tuple[Delivery[Inbound], Webhook]], moved: dict[tuple[str, str], Moved]) -> list[Failure]:
+    """What has failed with this; told again, it is no news."""
     now = datetime.now(UTC)
-    for d, webhook in found:
-        for status in webhook.statuses:
-            message = moved.get((d.tenant, status.wamid))
-            if status.error_code and message and message.after == "failed" != message.before:
-                await learn_late(lessons, str(message.sender_id), message.to, status.error_code, now - status.at)
+    return [
+        Failure(str(message.sender_id), message.to, status.error_code, now - status.at)
+        for d, webhook in found
+        for status in webhook.statuses
+        if (message := moved.get((d.tenant, status.wamid))) and message.after == "failed" != message.before
+        if status.error_code
+    ]
 
 
 def merge(before: Receipt | None, id_: UUID, tenant: str, status: StatusUpdate) -> Receipt:

@@ -17,7 +17,7 @@ from support import NewTenant, until
 
 from harkara.actors.answers import STOPPED_WAIT
 from harkara.actors.halting import Refusal, halt
-from harkara.actors.learning import NEWS, TOO_FAST, learn_late
+from harkara.actors.learning import NEWS, TOO_FAST, Failure, learn_late
 from harkara.actors.numbers import Numbers
 from harkara.actors.receipts import Receipts
 from harkara.actors.sender import Sender
@@ -238,10 +238,13 @@ async def test_a_status_stops_as_much_as_a_refusal_and_its_message_has_failed(
     assert desk.turns.pairs == ([(number, to, 1.0)] if code == 131056 else [])
 
 
-async def test_what_failed_some_time_ago_teaches_nothing(desk: Desk) -> None:
-    desk.turns.rests.clear()
-    await learn_late(desk.turns, "1", "+911", 130429, NEWS + timedelta(seconds=1))
-    assert (desk.turns.rests, desk.turns.slower) == ([], [])
+async def test_what_failed_some_time_ago_teaches_nothing_and_the_same_of_many_is_one_lesson() -> None:
+    turns, soon, later = Turns(), timedelta(), NEWS + timedelta(seconds=1)
+    await learn_late(turns, [Failure("1", to, code, later) for to in ("+911", "+912") for code in (130429, 131056)])
+    assert (turns.rests, turns.slower, turns.pairs) == ([], [], [])
+    await learn_late(turns, [Failure("1", to, code, soon) for to in ("+911", "+912") for code in (130429, 131056)] * 2)
+    assert (turns.rests, turns.slower) == ([("1", 1.0)], ["1"])
+    assert turns.pairs == [("1", "+911", 1.0), ("1", "+912", 1.0)]
 
 
 def test_what_passes_by_itself_is_said_to() -> None:

@@ -326,14 +326,15 @@ def _tried(case: Case) -> Now | None:
     message = case.message
     if message is None or not message["error_code"] or case.status != "queued":
         return None
-    words = GATEWAY.get(message["error_code"])
+    if (told := why("queued", message["reason"], message["error_code"])) is None:
+        return None
+    code, words = told
     again = f" at {at(case.parked.due)}" if case.parked and case.parked.due else " soon"
-    text = words.text if words else message["reason"]
     return case.is_(
-        str(message["error_code"]),
+        code,
         f"back in its queue after {message['attempts']} tries: WhatsApp refused it for now",
-        f"its next try{again}: {text}",
-        words.todo if words else "nothing: it is tried again by itself",
+        f"its next try{again}: {words.text}",
+        words.todo,
     )
 
 
