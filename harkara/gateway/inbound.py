@@ -1,4 +1,4 @@
-"""Cloud API webhooks as the house understands them: statuses of our messages, messages to us, and what people set.
+"""Cloud API webhooks as the house understands them: what became of our messages, what people say to us and set.
 
 Only what is used is decoded; unknown fields and kinds of change are skipped. Field names and the cases in which they
 are absent are those of Meta's webhook reference (a username contact has no `wa_id` and no `from`, a failed status no
@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from harkara.gateway.plain import a_number, a_text, a_time, an_id, who
-from harkara.gateway.saying import message, named
+from harkara.gateway.saying import call, message, named
 from harkara.gateway.told import Preference, StatusUpdate, TemplateUpdate, Webhook
 from harkara.gateway.unread import UNREADABLE, items, lenient, noting
 
@@ -86,6 +86,7 @@ class _Value(msgspec.Struct):
     messages: list[dict[str, Any]] = []
     statuses: list[_Status] = []
     user_preferences: list[_Preference] = []
+    calls: list[dict[str, Any]] = []
 
 
 class _Change(msgspec.Struct):
@@ -106,7 +107,7 @@ _decode_value = msgspec.json.Decoder(_Value).decode
 _decode_template = msgspec.json.Decoder(_TemplateValue).decode
 
 #: The kinds of change that are read, as Meta names them.
-_READ = frozenset({"messages", "user_preferences"})
+_READ = frozenset({"messages", "user_preferences", "calls"})
 _OF_TEMPLATES = frozenset(
     {"message_template_status_update", "message_template_quality_update", "template_category_update"}
 )
@@ -142,6 +143,7 @@ def _all_at_once(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
                 names = _names(value.contacts)
                 webhook.messages.extend(message(one, names) for one in value.messages)
                 webhook.preferences.extend(_preferences(value.user_preferences, names))
+                webhook.messages.extend(filter(None, (call(one, names) for one in value.calls)))
             elif change.field in _OF_TEMPLATES:
                 found.setdefault(None, Webhook()).templates.append(_template(_decode_template(change.value)))
     return found
@@ -191,6 +193,9 @@ def _read_change(value: dict[str, Any], at: str, found: dict[str | None, Webhook
     for place, one in items(value, "user_preferences", at, unread):
         with noting(place, unread):
             webhook.preferences.extend(_preferences([lenient(one, _Preference)], names))
+    for place, one in items(value, "calls", at, unread):
+        with noting(place, unread):
+            webhook.messages.extend(filter(None, (call(one, names),)))
 
 
 def _template(value: _TemplateValue) -> TemplateUpdate:

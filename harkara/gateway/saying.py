@@ -14,6 +14,12 @@ FILES = frozenset({"image", "video", "audio", "document", "sticker"})
 #: What the database can hold.
 _LONGEST_TYPE = 32
 
+#: A call, as a kind of message.
+CALL = "call"
+
+#: What a call offers to connect to is of no use once it is over.
+_OFFERS = frozenset({"session", "connection"})
+
 
 def message(told: dict[str, Any], names: Mapping[str, str | None]) -> InboundMessage:
     """A message as the Cloud API tells it, of somebody who has a name here. Raises one of UNREADABLE if it is none."""
@@ -36,6 +42,13 @@ def message(told: dict[str, Any], names: Mapping[str, str | None]) -> InboundMes
         _changed(part) if kind == "system" else None,
         _file(part) if kind in FILES else None,
     )
+
+
+def call(told: dict[str, Any], names: Mapping[str, str | None]) -> InboundMessage | None:
+    """A call to us, as a message without words; None for what else is told of calls: those of ours, and how all end."""
+    if (told.get("event"), told.get("direction")) != ("connect", "USER_INITIATED"):
+        return None
+    return message({**{name: part for name, part in told.items() if name not in _OFFERS}, "type": CALL}, names)
 
 
 def named(names: Mapping[str, str | None], phone: str | None, user_id: str | None) -> str | None:

@@ -35,19 +35,21 @@ REOPEN = "update conversations set status = 'open', closed_at = null, updated_at
 
 READ = "update conversations set read_at = $2 where id = $1"
 
-#: What is not a message of theirs can't be marked as read.
-LAST_REPLY = """
-select wamid from replies where tenant_id = $1 and conversation_id = $2 and type not in ('system', 'reaction')
-order by id desc limit 1
-"""
+#: Replies that are no messages which anybody sees: they can't be marked as read, nor quoted.
+NO_MESSAGES = "'system', 'reaction', 'call'"
 
-#: What may be quoted in a conversation: WhatsApp's own news and reactions are no messages that anybody sees.
-QUOTED = """
+LAST_REPLY = f"""
+select wamid from replies where tenant_id = $1 and conversation_id = $2 and type not in ({NO_MESSAGES})
+order by id desc limit 1
+"""  # noqa: S608 - our own words
+
+#: What may be quoted in a conversation.
+QUOTED = f"""
 select r.wamid from replies r
-where r.id = $2 and r.tenant_id = $1 and r.conversation_id = $3 and r.type not in ('system', 'reaction')
+where r.id = $2 and r.tenant_id = $1 and r.conversation_id = $3 and r.type not in ({NO_MESSAGES})
 union all
 select m.wamid from messages m where m.id = $2 and m.tenant_id = $1 and m.contact_id = $4 and m.sender_id = $5
-"""
+"""  # noqa: S608 - our own words
 
 LOCK = "select id from conversations where id = $1 for update"
 

@@ -266,7 +266,7 @@ async def _store(ctx: Context[Any, Any], source: Source, name: str, body: bytes,
 
 
 #: Statuses of the Cloud API, of which there are many more, say nothing that stops anything.
-_SPEAKS = re.compile(rb'"(?:messages|user_preferences)"\s*:')
+_SPEAKS = re.compile(rb'"(?:messages|user_preferences|calls)"\s*:')
 
 
 def _who_speaks(source: str, body: bytes, at: datetime) -> Speakers:

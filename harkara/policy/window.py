@@ -1,4 +1,4 @@
-"""The customer-service window: for 24 hours after a contact wrote to a number, that number may answer with anything."""
+"""The customer-service window: for 24 hours after a contact wrote or called, its number may answer with anything."""
 
 from __future__ import annotations
 

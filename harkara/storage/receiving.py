@@ -383,7 +383,7 @@ async def conversation_for(
 ) -> UUID:
     """The conversation of a contact with a number, begun if need be.
 
-    `wrote` says that the contact did something itself, which opens the 24-hour window (`policy/window.py`).
+    `wrote` says that the contact did something itself, a call too, which opens the 24-hour window (`policy/window.py`).
     """
     inbound = at if wrote else None
     return UUID(str(await con.fetchval(_CONVERSATION, new_id, tenant, contact_id, sender_id, inbound, uuid7(at))))

@@ -202,6 +202,36 @@ async def test_news_of_whatsapps_own_opens_no_window_and_a_thumb_up_does(world: 
     assert await wrote_at() == AT + timedelta(seconds=5)
 
 
+def called(**more: Any) -> dict[str, Any]:
+    """The value of a webhook about a call."""
+    call = {"id": "wacid.1", "from": PHONE[1:], "event": "connect", "direction": "USER_INITIATED"}
+    when = {"timestamp": str(int((AT + timedelta(hours=1)).timestamp())), "session": {"sdp_type": "offer", "sdp": "…"}}
+    return {"contacts": [{"profile": {"name": "Asha"}, "wa_id": PHONE[1:]}], "calls": [call | when | more]}
+
+
+async def test_a_call_opens_the_window_and_is_a_reply_without_words(world: World) -> None:
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update campaigns set stop_on_reply = true")
+    call = world.delivery(called(), field="calls")
+    ended = world.delivery(called(event="terminate", status="COMPLETED"), field="calls")
+    assert names(await world.hears(call, ended)) == ["reply.received"]
+    await world.hears(call)
+    (reply,) = await world.replies()
+    assert (reply.type, reply.contact_id) == ("call", world.one.contact)
+    assert not reply.text
+    assert "session" not in reply.payload
+    assert (await world.one.row(world.storage)).stopped_reason == "reply"
+    async with world.storage.tenant(world.tenant):
+        assert (await Conversation.get()).last_inbound_at == AT + timedelta(hours=1)
+
+
+async def test_a_call_of_ours_opens_nothing(world: World) -> None:
+    for told in (called(direction="BUSINESS_INITIATED"), called(event="terminate")):
+        assert await world.hears(world.delivery(told, field="calls")) == []
+    async with world.storage.tenant(world.tenant):
+        assert await Conversation.all().count() == 0
+
+
 async def test_a_tap_on_a_button_that_cancels_something_else_is_no_opt_out(world: World) -> None:
     chosen = {"type": "button_reply", "button_reply": {"id": "appt_cancel_17", "title": "Cancel"}}
     assert names(await world.hears_message(type="interactive", interactive=chosen)) == ["reply.received"]

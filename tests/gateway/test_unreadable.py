@@ -51,6 +51,7 @@ def value(**parts: Any) -> dict[str, Any]:
         ({"statuses": [{**FAILED, "errors": [{"code": 2**40}]}]}, "no error code"),
         ({"contacts": [{"profile": "Asha"}]}, "contacts[0]"),
         ({"user_preferences": [{**PREFERENCE, "wa_id": "1"}]}, "no phone number"),
+        ({"calls": [{"event": "connect", "direction": "USER_INITIATED", "from": "1"}]}, "no phone number"),
     ],
 )
 def test_what_can_not_be_read_is_named_and_keeps_nothing_else_from_being_read(bad: dict[str, Any], why: str) -> None:

@@ -300,6 +300,17 @@ async def test_an_opt_out_of_marketing(sandbox: Caller, hook: Hook) -> None:
     assert preference.items() <= change["value"]["user_preferences"][0].items()
 
 
+async def test_a_call(sandbox: Caller, hook: Hook) -> None:
+    await sandbox.hook(hook)
+    await sandbox.inbound(**{"from": TO, "type": "call"})
+    await until(lambda: hook.changes, "the call")
+    (change,) = hook.changes
+    assert change["field"] == "calls"
+    (call,) = change["value"]["calls"]
+    assert (call["event"], call["direction"], call["from"]) == ("connect", "USER_INITIATED", TO.strip("+"))
+    assert "messages" not in change["value"]
+
+
 async def test_a_message_finds_its_way_without_naming_the_number(sandbox: Caller, hook: Hook) -> None:
     await sandbox.hook(hook, display_phone_number="+1 555 010 0200")
     for addressed in ({}, {"to": "+15550100200"}, {"to": 15550100200}):

@@ -182,7 +182,9 @@ async def test_an_answer_quotes_what_was_said_in_its_conversation_and_nothing_el
         command = await live_bus.js.get_last_msg("COMMANDS", f"t.{acme.tenant}.cmd.message.send")
         told = msgspec.json.decode(command.data or b"")
         assert (told["reply_to"], told["quoted"]) == (quoted, known_as)
-    for quoted, status in ((foreign["id"], 404), (str(uuid7()), 404), (str(waiting), 409)):
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute("update replies set type = 'call' where wamid = 'wamid.theirs'")
+    for quoted, status in ((foreign["id"], 404), (theirs["id"], 404), (str(uuid7()), 404), (str(waiting), 409)):
         answer = await acme.call("POST", f"{path}/reply", body={"body": "Yes", "reply_to": quoted})
         assert "reply_to" in answer.is_problem(status).faults()
     answer = await acme.call("POST", f"{path}/reply", body={"body": "Yes", "reply_to": "wamid.ours"})

@@ -154,6 +154,16 @@ async def test_who_writes_under_another_spelling_of_their_number_is_held(
         assert str(await con.fetchval("select contact_id from contact_holds")) == contact
 
 
+async def test_who_calls_is_held_as_who_writes(api: Api, acme: Account, storage: Storage, sender: str) -> None:
+    contact = await acme.contact()
+    phone = (await acme.get(f"/contacts/{contact}"))["phone"]
+    call = {"event": "connect", "direction": "USER_INITIATED", "id": "wacid.1", "timestamp": "1772366400"}
+    change = {"field": "calls", "value": {"calls": [{**call, "from": phone.removeprefix("+")}]}}
+    assert (await send(api, sender, json.dumps({"entry": [{"changes": [change]}]}).encode())).status == 200
+    async with storage.tenant(acme.tenant) as con:
+        assert str(await con.fetchval("select contact_id from contact_holds")) == contact
+
+
 async def test_the_request_is_the_cause_of_what_follows(api: Api, acme: Account, live_bus: Bus, sender: str) -> None:
     answer = await send(api, sender, BODY)
     [message] = await stored(live_bus, acme.tenant)

@@ -106,6 +106,20 @@ async def test_who_writes_again_opens_a_closed_conversation(live: Platform, tena
     assert said == {("in", "Is it open?"), ("out", "Until six."), ("in", "And tomorrow?")}
 
 
+async def test_who_calls_is_answered_with_anything(live: Platform, tenant: Tenant) -> None:
+    sender, contact = await tenant.sender(window="enforce"), await tenant.contact()
+    async with listening(tenant) as ear:
+        await live.gateway.tell(contact["phone"], sender["phone_number_id"], type="call", call={})
+        await until(lambda: ear.of_type("reply.received"), "the call is told")
+        told = ear.of_type("reply.received")[0]["data"]
+        assert (told["type"], told["contact_id"]) == ("call", contact["id"])
+        path = f"/conversations/{told['conversation_id']}"
+        answer = await tenant.post(f"{path}/reply", {"body": "We were busy: how can we help?"})
+        await ear.until_heard("message.sent", answer["id"])
+    status, _ = await tenant.ask("POST", f"{path}/read")
+    assert status == 409, "a call is nothing to be marked as read"
+
+
 async def test_both_sides_quote_each_other(live: Platform, tenant: Tenant) -> None:
     sender, contact = await tenant.sender(), await tenant.contact()
     async with listening(tenant) as ear:

@@ -297,6 +297,7 @@ class InboundBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit
     system: dict[str, Any] | None = None
     unsupported: dict[str, Any] | None = None
     user_preferences: dict[str, Any] | None = None
+    call: dict[str, Any] | None = None
 
 
 _CONTENT_FIELDS = tuple(
@@ -379,7 +380,7 @@ def _content(body: InboundBody) -> tuple[str, Any]:
     if [name for name in given if name != kind]:
         raise Problem(f"a message of type {kind} has no {' and no '.join(given)}", path=given[0])
     content: Any = getattr(body, kind)
-    if content is None and kind not in (*_MEDIA_TYPES, "unsupported", "system"):
+    if content is None and kind not in (*_MEDIA_TYPES, "unsupported", "system", "call"):
         raise Problem(f"{kind} is needed for a message of type {kind}", path=kind)
     if content is None or kind == "contacts":
         return kind, content or {}

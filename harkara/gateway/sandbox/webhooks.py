@@ -439,6 +439,10 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _arrival = msgspec.json.Decoder(Arrival)
 
 
+#: How a call begins.
+CALL = {"event": "connect", "direction": "USER_INITIATED", "session": {"sdp_type": "offer", "sdp": "v=0"}}
+
+
 def _inbound_change(metadata: str, row: Row) -> str:
     arrival = _arrival.decode(row.content)
     who = {} if arrival.user_id_only or not row.chat.isdecimal() else {"wa_id": row.chat}
@@ -450,6 +454,9 @@ def _inbound_change(metadata: str, row: Row) -> str:
         return f'{{"value":{{{metadata},{value}}},"field":"user_preferences"}}'
     sender = {"from": who["wa_id"]} if who else {}
     message: dict[str, Any] = {**sender, "from_user_id": user_id(row.chat), "id": row.wamid, "timestamp": stamp}
+    if row.type == "call":
+        value = f'"contacts":[{_ascii(contact)}],"calls":[{_ascii({**message, **CALL, **arrival.fields[row.type]})}]'
+        return f'{{"value":{{{metadata},{value}}},"field":"calls"}}'
     message |= {"type": row.type, **arrival.fields}
     value = f'"contacts":[{_ascii(contact)}],"messages":[{_ascii(message)}]'
     return f'{{"value":{{{metadata},{value}}},"field":"messages"}}'
