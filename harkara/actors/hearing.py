@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from loguru import logger
 
+from harkara.actors import naming
 from harkara.actors.enrollment import goal_events
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.gateway.told import Changed, File, InboundMessage, Preference, StatusUpdate, Webhook
@@ -191,6 +192,9 @@ class _Said:
             return None
         known = await receiving.contact_for(self._con, self._d.tenant, phone, who.user_id, who.name, uuid7())
         self._note(known)
+        if known.lacks:
+            for learned in await naming.learn(self._con, self._d.tenant, phone, who.user_id):
+                self._note(learned)
         return known
 
     def _note(self, known: Known) -> None:

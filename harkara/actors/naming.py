@@ -111,6 +111,19 @@ async def meet(
     return met
 
 
+async def learn(con: Connection, tenant: str, phone: str | None, user_id: str | None) -> list[Known]:
+    """What `meet` could not find yet: the contact behind these was made, or got its number, only just before.
+
+    Returns it if it has opted out of something by what it learns.
+    """
+    named = _named(tenant, phone, user_id)
+    if named is None:
+        return []
+    (has,) = await naming.find(con, [named])
+    learned = _learns(named, has)
+    return await naming.learn(con, [] if learned is None else [learned])
+
+
 def _told(
     webhooks: Sequence[tuple[Delivery[Inbound], Webhook]], moved: Mapping[tuple[str, str], Moved], seen: Seen
 ) -> Iterator[_Told]:

@@ -183,12 +183,14 @@ class NewReply:
 class Known(NamedTuple):
     """A contact, and what it has opted out of by a number or an id that it has only just gained: `remembered`.
 
-    `elsewhere`: it is known by its user id, and has another number than the one that WhatsApp says.
+    `elsewhere`: it is known by its user id, and has another number than the one that WhatsApp says. `lacks`: it has no
+    number, or no user id, and WhatsApp says one.
     """
 
     id: UUID
     gained: frozenset[str] = frozenset()
     elsewhere: bool = False
+    lacks: bool = False
 
 
 #: What contact `k` has opted out of; where a statement returns it, before the database gives back what is remembered.
@@ -217,19 +219,6 @@ select i.tenant_id, i.phone from unnest($1::text[], $2::text[]) as i (tenant_id,
   union all
   select from phone_numbers p where p.tenant_id = i.tenant_id and p.phone = i.phone) known
 """
-
-#: What somebody else has is not taken from them.
-_LEARN = f"""
-update contacts k
-set phone = case when k.phone is null and not exists (
-              select from contacts c where c.tenant_id = $1 and c.phone = $3
-              union all select from phone_numbers p where p.tenant_id = $1 and p.phone = $3) then $3 else k.phone end,
-    wa_user_id = case when k.wa_user_id is null and not exists (
-              select from contacts c where c.tenant_id = $1 and c.wa_user_id = $4) then $4 else k.wa_user_id end,
-    updated_at = now()
-where k.tenant_id = $1 and k.id = $2
-returning {OUTS}
-"""  # noqa: S608 - our own words
 
 #: Somebody who writes to us becomes a contact; that is no consent to marketing.
 _NEW_CONTACT = """
@@ -319,10 +308,7 @@ async def keywords(con: Connection, tenants: Iterable[str]) -> dict[str, str]:
 async def contact_for(
     con: Connection, tenant: str, phone: str | None, user_id: str | None, name: str | None, new_id: UUID
 ) -> Known:
-    """The contact behind a number or a business-scoped user id; made if there is none.
-
-    Whoever was known by one of them is known by both from then on: people may hide their number later.
-    """
+    """The contact behind a number or a business-scoped user id; made if there is none."""
     found: Any = await con.fetchrow(_CONTACT, tenant, phone, user_id)
     if found is None:
         made: Any = await con.fetchval(_NEW_CONTACT, new_id, tenant, name or phone or "", phone, user_id)
@@ -330,10 +316,11 @@ async def contact_for(
             return await _now_known(con, tenant, UUID(str(made)), ())
         found = await con.fetchrow(_CONTACT, tenant, phone, user_id)  # another process made it at the same moment
     id_, known_phone, known_user = UUID(str(found[0])), found[1], found[2]
-    if (phone and not known_phone) or (user_id and not known_user):
-        before = await con.fetchval(_LEARN, tenant, id_, phone, user_id)
-        return await _now_known(con, tenant, id_, before or ())
-    return Known(id_, elsewhere=found[3] == _BY_USER_ID and bool(phone) and bool(known_phone))
+    return Known(
+        id_,
+        elsewhere=found[3] == _BY_USER_ID and bool(phone) and bool(known_phone),
+        lacks=bool((phone and not known_phone) or (user_id and not known_user)),
+    )
 
 
 async def outs(con: Connection, tenant: str, contact_id: UUID) -> frozenset[str]:

@@ -141,6 +141,31 @@ async def test_an_opt_out_that_is_remembered_of_an_id_comes_with_it(world: World
     assert await world.told_later() == ["contact.opted_out", "enrollment.stopped"]
 
 
+@pytest.mark.parametrize("first", ["id", "number"])
+async def test_who_becomes_a_contact_and_is_named_in_the_same_breath_is_known_by_both(world: World, first: str) -> None:
+    """And has opted out of what is remembered of the other one."""
+    by_id, by_number = {"phone": None, "from_user_id": USER}, {"phone": ELSEWHERE}
+    one, other = (by_id, by_number) if first == "id" else (by_number, by_id)
+    await world.hears_message(**other, **STOP)
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("delete from contacts where id <> $1", world.one.contact)
+    both = said(second=9, phone=ELSEWHERE, from_user_id=USER, **HELLO)
+    await world.hears(world.delivery(said(second=5, **one, **HELLO)), world.delivery(both))
+    _, made = await contacts(world)
+    assert (made.phone, made.wa_user_id) == (ELSEWHERE, USER)
+    assert made.opted_out_at is not None
+    assert await world.told_later() == ["contact.opted_out"]
+    assert {reply.contact_id for reply in await world.replies()} == {made.id}
+
+
+async def test_who_gets_their_number_and_is_named_in_the_same_breath_is_known_by_both(world: World) -> None:
+    new = said(type="system", system={"type": "user_changed_number", "wa_id": ELSEWHERE[1:]})
+    both = said(second=9, phone=ELSEWHERE, from_user_id=USER, **HELLO)
+    await world.hears(world.delivery(new), world.delivery(both))
+    (contact,) = await contacts(world)
+    assert (contact.phone, contact.wa_user_id) == (ELSEWHERE, USER)
+
+
 async def test_two_that_have_numbers_of_their_own_stay_two(world: World) -> None:
     async with world.storage.tenant(world.tenant):
         await Contact.create(name="Ravi", phone=ELSEWHERE, wa_user_id=USER)

@@ -13,8 +13,9 @@ from door_client import Account, a_phone
 from support import one_row
 
 from harkara.ids import uuid7
-from harkara.storage import dispatching, holdings, opting, receiving, sending
+from harkara.storage import dispatching, holdings, naming, opting, receiving, sending
 from harkara.storage.dispatching import NewMessage
+from harkara.storage.naming import Learned
 from harkara.storage.opting import Word
 from harkara.storage.sending import Attempt
 from harkara.storage.storage import Storage
@@ -86,7 +87,7 @@ async def by_learning(acme: Account, storage: Storage, phone: str) -> str:
     """Somebody known by the id of WhatsApp's alone shows their number."""
     async with storage.tenant(acme.tenant) as con:
         made = await receiving.contact_for(con, acme.tenant, None, "IN.1234", "Asha", uuid7())
-        assert (await receiving.contact_for(con, acme.tenant, phone, "IN.1234", "Asha", uuid7())).id == made.id
+        await naming.learn(con, [Learned(acme.tenant, made.id, phone, None)])
     return str(made.id)
 
 
@@ -202,7 +203,7 @@ async def test_what_was_taken_back_since_is_not_given_back(acme: Account, storag
     contact = await by_writing_to_us(acme, storage, phone)
     await said(storage, acme.tenant, contact, Word("all", False, STOPPED + timedelta(seconds=1), "asked"))
     async with storage.tenant(acme.tenant) as con:
-        assert str((await receiving.contact_for(con, acme.tenant, phone, "IN.77", "Asha", uuid7())).id) == contact
+        await naming.learn(con, [Learned(acme.tenant, UUID(contact), None, "IN.77")])
     shown = await acme.get(f"/contacts/{contact}")
     assert (shown["wa_user_id"], shown["opted_out_at"], shown["opt_outs"]) == ("IN.77", None, [])
 
