@@ -305,7 +305,7 @@ async def _begin(ctx: Context[Any, Any], source: Source) -> UUID:
             filename=source.name and source.name[:200].replace("\x00", ""),
             encoding=source.reader.encoding,
             delimiter=source.reader.delimiter,
-            header=msgspec.to_builtins(source.reader.columns),
+            header={"columns": msgspec.to_builtins(source.reader.columns), "hints": source.hints},
             region=source.meaning.region,
             acting=ctx.acting,
             cause=ctx.cause,

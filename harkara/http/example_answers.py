@@ -306,6 +306,7 @@ ANSWERS: Mapping[Any, Any] = {
         "errors": 40,
         "created_at": AT,
         "finished_at": None,
+        "hints": HINTS,
     },
     api.ContactHeld: {
         "contact": CONTACT,

@@ -9,7 +9,7 @@ import msgspec
 from harkara.http.context import Context
 from harkara.http.lists import cursor, newest, page, place_of
 from harkara.http.problems import conflict, not_found
-from harkara.schemas.api import ImportColumn, ImportShown, Page, Paging, RowError
+from harkara.schemas.api import ImportShown, Page, Paging, RowError
 from harkara.storage.models import Import, ImportChunk, ImportFault
 
 #: States from which nothing more is stored.
@@ -62,5 +62,5 @@ async def _get(ctx: Context[Any, Any], *, lock: bool = False) -> Import:
 
 
 def _shown(row: Import) -> ImportShown:
-    columns = msgspec.convert(row.header, list[ImportColumn])
-    return msgspec.convert({**vars(row), "columns": columns}, ImportShown, from_attributes=True)
+    told = row.header if isinstance(row.header, dict) else {"columns": row.header}
+    return msgspec.convert({**vars(row), **told}, ImportShown)

@@ -711,7 +711,10 @@ class ImportPreview(Shown):
 
 
 class ImportShown(Shown):
-    """An import of a large file and how far it has come; `errors` counts what `GET …/errors` lists."""
+    """An import of a large file and how far it has come; `errors` counts what `GET …/errors` lists.
+
+    `hints` say what to look at though nothing is wrong, as the answer to the file did.
+    """
 
     id: UUID
     status: ImportStatus
@@ -728,6 +731,7 @@ class ImportShown(Shown):
     errors: int
     created_at: datetime
     finished_at: datetime | None
+    hints: list[str] = []
 
 
 class MergeContact(Body):

@@ -164,8 +164,8 @@ async def stay_opted_out(con: Connection, tenant: str, rows: Sequence[ContactRow
 _PUT = "insert into import_chunks (id, tenant_id, import_id, number, rows) values ($1, $2, $3, $4, $5)"
 
 _JOB = """
-select status, header::text, region, read_at, acting, chunks, rows, rows_done, created, updated, duplicates, opted_out,
-       errors, created_at
+select status, coalesce(header -> 'columns', header)::text as columns, region, read_at, acting, chunks, rows, rows_done,
+       created, updated, duplicates, opted_out, errors, created_at
 from imports where tenant_id = $1 and id = $2 for no key update
 """
 
@@ -219,7 +219,7 @@ async def job(con: Connection, tenant: str, import_id: UUID) -> Job | None:
     found = await con.fetchrow(_JOB, tenant, import_id)
     if found is None:
         return None
-    meaning = Meaning(_header.decode(found["header"]), found["region"], found["read_at"])
+    meaning = Meaning(_header.decode(found["columns"]), found["region"], found["read_at"])
     counts = {name: found[name] for name in _COUNTS}
     return Job(found["status"], meaning, found["acting"], found["chunks"], found["created_at"], counts)
 

@@ -592,6 +592,8 @@ async def test_what_was_guessed_and_what_columns_became_is_told(acme: Account, m
     monkeypatch.setattr("harkara.http.contact_import.SMALL", 1)
     large = await send(acme, file.encode("cp1252"))
     assert (large.status, large.body["hints"]) == (202, [guessed, words, others])
+    path = f"/contacts/imports/{large.body['id']}"
+    assert (await acme.get(path))["hints"] == large.body["hints"]
 
 
 @pytest.mark.parametrize("name", ["City", "größe", "order_no"])

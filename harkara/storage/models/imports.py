@@ -23,7 +23,8 @@ class Import(TenantRow):
     filename = fields.TextField(null=True)
     encoding = fields.CharField(max_length=32)
     delimiter = fields.CharField(max_length=1)
-    header: fields.JSONField[list[dict[str, Any]]] = fields.JSONField()
+    #: The file's `columns`, and `hints` at what to look; of older imports the columns alone.
+    header: fields.JSONField[dict[str, Any] | list[Any]] = fields.JSONField()
     region = fields.CharField(max_length=2, null=True)
     #: Who sent it, as the audit log notes what it changes.
     acting = fields.TextField(default="")
