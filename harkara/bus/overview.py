@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -23,6 +23,9 @@ PARTNERS = "partner-"
 #: In the metadata of a stream whose readers are paused, those to come too.
 PAUSED = "harkara-paused-until"
 
+#: What the broker is told of a pause that somebody is to end, because it wants a time.
+FOR_EVER = timedelta(days=365 * 100)
+
 #: A copy of a stream that was not heard of for so long, or lacks so many messages, is told of.
 _SILENT_NS = 3_000_000_000
 _MOST_LAG = 1_000
@@ -34,8 +37,9 @@ _AGED = 100
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """One stream: what it holds, and when the oldest of it was stored. `missing` if there is none of that name.
 
-    `paused_until` is set if all who read it are paused, those to come too (`harkara/bus/pausing.py`). `behind` are the
-    servers of a cluster that should have a copy of it and have none that is complete: away, or catching up.
+    `paused` are all who read it, those to come too (`harkara/bus/pausing.py`): until `paused_until`, or, without that,
+    until somebody resumes them. `behind` are the servers of a cluster that should have a copy of it and have none that
+    is complete: away, or catching up.
     """
 
     name: str
@@ -46,6 +50,7 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = 0
     behind: tuple[str, ...] = ()
     first_at: datetime | None = None
+    paused: bool = False
     paused_until: datetime | None = None
 
 
@@ -54,8 +59,9 @@ class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
 
     `pending` wait to be delivered, `in_hand` are delivered and not acked, `redelivered` of these more than once;
     `oldest_s` is for how long the oldest of all these has been stored, if anything waits. `pullers` are requests for
-    more that wait at the broker: without any, nobody who would take them runs, or all are busy. `delivered` is the
-    sequence that was handed out last.
+    more that wait at the broker: without any, nobody who would take them runs, or all are busy. One that is `paused`
+    is so until `paused_until`, or, without that, until somebody resumes it. `delivered` is the sequence that was handed
+    out last.
     """
 
     stream: str
@@ -65,6 +71,7 @@ class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
     redelivered: int
     oldest_s: float | None = None
     pullers: int = 0
+    paused: bool = False
     paused_until: datetime | None = None
     delivered: int = 0
     filters: tuple[str, ...] = ()
@@ -84,6 +91,11 @@ def paused_until(metadata: Mapping[str, str] | None, now: datetime) -> datetime 
     return until if until > now else None
 
 
+def _end_of(until: datetime | None) -> datetime | None:
+    """The end of a pause, if it has one."""
+    return until if until is not None and until - datetime.now(UTC) < FOR_EVER / 2 else None
+
+
 async def streams(api: Api, topology: Topology) -> list[StreamState]:
     """The streams of the topology, as it names them. Raises Unavailable."""
     return list(await asyncio.gather(*(_stream(api, stream.name) for stream in topology.streams)))
@@ -95,6 +107,7 @@ async def _stream(api: Api, name: str) -> StreamState:
     except ApiError:
         return StreamState(name=name, missing=True)
     state: dict[str, Any] = info["state"]
+    until = paused_until(info["config"].get("metadata"), datetime.now(UTC))
     return StreamState(
         name=name,
         messages=state["messages"],
@@ -103,7 +116,8 @@ async def _stream(api: Api, name: str) -> StreamState:
         replicas=info["config"]["num_replicas"],
         behind=_behind(info),
         first_at=msgspec.convert(state["first_ts"], datetime) if state["messages"] else None,
-        paused_until=paused_until(info["config"].get("metadata"), datetime.now(UTC)),
+        paused=until is not None,
+        paused_until=_end_of(until),
     )
 
 
@@ -182,6 +196,7 @@ def filters_of(info: dict[str, Any]) -> list[str]:
 
 
 def _shown(info: dict[str, Any], age: float | None) -> ConsumerState:
+    until = msgspec.convert(info["config"]["pause_until"], datetime) if info.get("paused") else None
     return ConsumerState(
         stream=info["stream_name"],
         name=info["name"],
@@ -190,7 +205,8 @@ def _shown(info: dict[str, Any], age: float | None) -> ConsumerState:
         redelivered=info["num_redelivered"],
         oldest_s=age,
         pullers=info["num_waiting"],
-        paused_until=msgspec.convert(info["config"]["pause_until"], datetime) if info.get("paused") else None,
+        paused=until is not None,
+        paused_until=_end_of(until),
         delivered=info["delivered"]["stream_seq"],
         filters=tuple(filters_of(info)),
     )

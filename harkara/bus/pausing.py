@@ -7,12 +7,12 @@ stream's metadata says that those to come are paused too (`harkara/actors/send_p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from harkara.bus.api import Api, ApiError
 from harkara.bus.errors import BusError
-from harkara.bus.overview import PARTNERS, PAUSED, paused_until, readers_of
+from harkara.bus.overview import FOR_EVER, PARTNERS, PAUSED, paused_until, readers_of
 from harkara.bus.settle import rfc3339
 from harkara.bus.topology import Topology
 
@@ -21,9 +21,6 @@ POOLS = {"sender": "SEND"}
 
 #: Tells pools of senders that something was paused or resumed.
 WAKE_PAUSED = "sys.wake.paused"
-
-#: Until somebody resumes it.
-FOR_EVER = timedelta(days=365 * 100)
 
 #: Actors that don't only do what the broker hands them, and what to pause instead.
 NOT_PAUSED = {
@@ -36,13 +33,17 @@ class NoActor(BusError):
     """There is no such actor on the broker, or it can't be paused."""
 
 
-async def pause(api: Api, topology: Topology, actor: str, until: datetime) -> list[str]:
-    """Pause an actor until then, with all its durables; their names. Raises NoActor or Unavailable."""
+async def pause(api: Api, topology: Topology, actor: str, until: datetime | None) -> list[str]:
+    """Pause an actor until then, or until somebody resumes it, with all its durables; their names.
+
+    Raises NoActor or Unavailable.
+    """
     if why := NOT_PAUSED.get(actor):
         raise NoActor(f"{actor} can't be paused: {why}")
+    end = rfc3339(until or datetime.now(UTC) + FOR_EVER)
     if actor in POOLS:
-        await _note(api, POOLS[actor], rfc3339(until))
-    return await _each(api, topology, actor, {"pause_until": rfc3339(until)})
+        await _note(api, POOLS[actor], end)
+    return await _each(api, topology, actor, {"pause_until": end})
 
 
 async def resume(api: Api, topology: Topology, actor: str) -> list[str]:
@@ -52,10 +53,12 @@ async def resume(api: Api, topology: Topology, actor: str) -> list[str]:
     return await _each(api, topology, actor, {})
 
 
-async def pool_paused_until(api: Api, actor: str) -> datetime | None:
-    """Until when an actor of `POOLS` is paused; None if it is not. Raises ApiError or Unavailable."""
+async def is_paused(api: Api, actor: str) -> bool:
+    """Whether an actor of `POOLS`, or one that takes commands, is paused. Raises ApiError or Unavailable."""
+    if actor not in POOLS:
+        return bool((await api.call(f"CONSUMER.INFO.COMMANDS.{actor}")).get("paused"))
     config: dict[str, Any] = (await api.call(f"STREAM.INFO.{POOLS[actor]}"))["config"]
-    return paused_until(config.get("metadata"), datetime.now(UTC))
+    return paused_until(config.get("metadata"), datetime.now(UTC)) is not None
 
 
 async def actors(api: Api, topology: Topology) -> list[str]:
@@ -94,16 +97,6 @@ async def _note(api: Api, stream: str, until: str) -> None:
         raise NoActor(f"stream {stream} can't be told: {error}: run `harkara topology apply`") from error
 
 
-def for_ever() -> datetime:
-    """The time of a pause without an end."""
-    return datetime.now(UTC) + FOR_EVER
-
-
-def is_for_ever(until: datetime) -> bool:
-    """Whether a pause has no end."""
-    return until - datetime.now(UTC) > FOR_EVER / 2
-
-
-def end_of(until: datetime) -> str:
+def end_of(until: datetime | None) -> str:
     """When a pause ends, in words."""
-    return "until somebody resumes it" if is_for_ever(until) else f"until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return "until somebody resumes it" if until is None else f"until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from harkara.bus.api import Api
 from harkara.bus.errors import BusError
-from harkara.bus.pausing import pool_paused_until
+from harkara.bus.pausing import is_paused
 from harkara.schemas.api import Why
-from harkara.schemas.reasons import GATEWAY, HELD_BACK
+from harkara.schemas.reasons import ENROLLING_PAUSED, GATEWAY, HELD_BACK
 from harkara.storage import pausing
 from harkara.storage.linking import UNLINKED
 from harkara.storage.models import Campaign, Sender
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 #: The broker answers in some milliseconds, or it is away.
 PATIENCE_S = 1.0
+
+#: As what it is told that an operator has paused an actor.
+_PAUSED = {"sender": HELD_BACK["actor_paused"], "enrollment": ENROLLING_PAUSED}
 
 _ASK = "ask the operator, who alone can have it go on"
 
@@ -45,14 +48,16 @@ def by_campaign(campaign: Campaign) -> Why | None:
     return _why("campaign_paused", campaign.status_reason, campaign_id=campaign.id)
 
 
-async def by_operator(bus: Bus | None) -> Why | None:
-    """That an operator has paused all sending; None if not, or if the broker doesn't say so at once."""
+async def by_operator(bus: Bus | None, *actors: str) -> Why | None:
+    """That an operator has paused one of these actors; None if not, or if the broker doesn't say so at once."""
     if bus is None or not bus.connected:
         return None
     api = Api(lambda subject, data: bus.link.request(subject, data, PATIENCE_S))
-    with suppress(BusError):
-        if await pool_paused_until(api, "sender") is not None:
-            return _why("actor_paused", None)
+    for actor in actors:
+        with suppress(BusError):
+            if await is_paused(api, actor):
+                text, todo = _PAUSED[actor]
+                return Why(code="actor_paused", text=text, todo=todo)
     return None
 
 

@@ -189,7 +189,7 @@ async def _waits_for(ctx: Context[None, None], message: Message) -> Why | None:
         return None
     if (stopped := by_number(sender, now)) is not None:
         return stopped
-    return await by_operator(ctx.door.bus) if now - due_at > MOMENT else None
+    return await by_operator(ctx.door.bus, "sender") if now - due_at > MOMENT else None
 
 
 def _attempt(message: Message) -> Attempt:

@@ -136,7 +136,7 @@ def _reads(reader: ConsumerState, actor: str) -> bool:
 def _actor(name: str, readers: Sequence[ConsumerState], doctor: Doctor) -> Finding:
     check, behind = f"actor: {name}", sum(one.lag for one in readers)
     pool = next((one for one in doctor.status.streams if one.name == POOLS.get(name)), None)
-    if any(one.paused_until for one in readers) or (pool and pool.paused_until):
+    if any(one.paused for one in readers) or (pool and pool.paused):
         return _bad(check, f"is paused; {messages_wait(behind)}", f"`harkara ops resume actor {name}`")
     if pool is not None:
         if pool.messages and not readers:

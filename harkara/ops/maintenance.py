@@ -131,7 +131,7 @@ def drain(data: Path, as_json: bool, yes: bool, within: float) -> None:
             if not yes:
                 click.confirm("pause all actors?", abort=True, err=True)
             for name in await pausing.actors(Api(bus.link.request), bus.topology):
-                await pause_noted(bus, name, pausing.for_ever())
+                await pause_noted(bus, name, None)
             return await _until_empty(bus, within)
 
     left = run(act, data)

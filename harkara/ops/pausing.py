@@ -90,7 +90,7 @@ def pause_actor(name: str, data: Path, as_json: bool, yes: bool, how_long: timed
     --yes.
     """
     name = ALIASES.get(name, name)
-    until = actors_of.for_ever() if how_long is None else datetime.now(UTC) + how_long
+    until = None if how_long is None else datetime.now(UTC) + how_long
 
     async def act(settings: Settings) -> list[str]:
         async with bus_of(settings) as bus:
@@ -102,12 +102,15 @@ def pause_actor(name: str, data: Path, as_json: bool, yes: bool, how_long: timed
     if as_json:
         tell({"actor": name, "paused_until": until, "readers": names})
     else:
-        end = f"until {at(until)}" if how_long else f"until `harkara ops resume actor {name}`"
+        end = f"until {at(until)}" if until else f"until `harkara ops resume actor {name}`"
         click.echo(f"the actor {name} is paused {end}: {counted(len(names), 'reader')}")
 
 
-async def pause_noted(bus: Bus, name: str, until: datetime) -> list[str]:
-    """Pause an actor, with a note in the journal; the names of its readers. Raises BusError."""
+async def pause_noted(bus: Bus, name: str, until: datetime | None) -> list[str]:
+    """Pause an actor until then, or until it is resumed, with a note in the journal; the names of its readers.
+
+    Raises BusError.
+    """
     api = Api(bus.link.request)
     if name not in (known := await actors_of.actors(api, bus.topology)):
         why = actors_of.NOT_PAUSED.get(name, f"choose from {', '.join(known)}")
@@ -314,6 +317,6 @@ def entry_table(found: Sequence[journal_of.Entry]) -> Table:
 
 
 def _word(name: str, value: object) -> str:
-    if name == "until" and isinstance(value, str):
-        return actors_of.end_of(msgspec.convert(value, datetime))
+    if name == "until":
+        return actors_of.end_of(msgspec.convert(value, datetime | None))
     return f"{name}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"

@@ -166,8 +166,9 @@ def _of_streams(held: list[StreamState], readers: list[ConsumerState]) -> Iterat
     for name, names in sorted(_behind(held).items()):
         lacking = ", ".join(names)
         yield f"the broker {name} has no complete copy of {lacking}: see that it runs, and give it time to catch up"
-    for name, until in sorted(_paused(held, readers).items()):
-        yield f"the actor {name} is paused {end_of(until)}: `harkara ops resume actor {name}`"
+    resting = _paused(held, readers)
+    for name in sorted(resting):
+        yield f"the actor {name} is paused {end_of(resting[name])}: `harkara ops resume actor {name}`"
 
 
 def _of_rows(resting: Sequence[AtRest], still: Sequence[Stopped]) -> Iterator[str]:
@@ -189,7 +190,7 @@ def _of_rows(resting: Sequence[AtRest], still: Sequence[Stopped]) -> Iterator[st
 
 def _late(readers: list[ConsumerState], most_age_s: float, unserved_s: float | None) -> Iterator[str]:
     for one in readers:
-        if one.oldest_s is None or one.oldest_s <= most_age_s or one.paused_until is not None:
+        if one.oldest_s is None or one.oldest_s <= most_age_s or one.paused:
             continue
         # A partner who is away finds everything when it comes back; nobody here can hurry it. A number that somebody
         # serves has as much to send as it has, and goes no faster than it may.
@@ -224,11 +225,11 @@ def _behind(held: list[StreamState]) -> dict[str, list[str]]:
     return found
 
 
-def _paused(held: list[StreamState], readers: list[ConsumerState]) -> dict[str, datetime]:
-    """The actors that the broker hands nothing, and until when."""
+def _paused(held: list[StreamState], readers: list[ConsumerState]) -> dict[str, datetime | None]:
+    """The actors that the broker hands nothing, and until when, if not until they are resumed."""
     pools = {stream: actor for actor, stream in POOLS.items()}
-    found = {one.name: one.paused_until for one in readers if one.paused_until and one.stream not in pools}
-    return found | {pools[one.name]: one.paused_until for one in held if one.paused_until}
+    found = {one.name: one.paused_until for one in readers if one.paused and one.stream not in pools}
+    return found | {pools[one.name]: one.paused_until for one in held if one.paused}
 
 
 async def _server(name: str, question: Awaitable[object]) -> ServerState:

@@ -199,6 +199,12 @@ HELD_BACK: Mapping[str, Words] = {
     "actor_paused": Words("the operator has paused all sending", "nothing: it leaves when the operator resumes it"),
 }
 
+#: With the same code as what pauses all sending, of a campaign.
+ENROLLING_PAUSED = Words(
+    "the operator has paused enrolling: who is enrolled now begins later",
+    "nothing: all that was accepted is done when the operator resumes it",
+)
+
 _WAITING = "nothing: it is tried again by itself; cancel it with POST /messages/{id}/cancel"
 _FAILED = "mend what the text says, and send a new message"
 _NO_MORE = "it is not tried again by itself: send a new message if it is still wanted"

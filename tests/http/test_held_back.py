@@ -9,10 +9,12 @@ from uuid import UUID
 
 import pytest
 from door_client import Account, a_phone
+from nats.js.api import ConsumerConfig
 
 from harkara.bus import pausing as actors
 from harkara.bus.api import Api
 from harkara.bus.connection import Bus
+from harkara.bus.overview import durables, streams
 from harkara.storage import pausing
 from harkara.storage.models import Message
 from harkara.storage.storage import Storage
@@ -126,17 +128,61 @@ async def test_what_waits_of_a_paused_campaign_says_so_whenever_it_is_due(acme: 
     assert (await acme.get(f"/messages/{ids[1]}"))["why"]["code"] == "quiet_hours"
 
 
-async def test_a_message_says_that_an_operator_has_paused_all_sending(
+async def test_a_message_and_its_campaign_say_that_an_operator_has_paused_all_sending(
     acme: Account, storage: Storage, live_bus: Bus
 ) -> None:
-    sender = UUID(await acme.sender(window="ignore"))
+    campaign, sender = await running(acme)
+    await acme.campaign(active=False)
     due, fresh = await waiting(storage, acme.tenant, sender), await waiting(storage, acme.tenant, sender, due=600)
     api = Api(live_bus.link.request)
-    await actors.pause(api, live_bus.topology, "sender", actors.for_ever())
+    await actors.pause(api, live_bus.topology, "sender", None)
     try:
         why = (await acme.get(f"/messages/{due}"))["why"]
         assert (why["code"], why["text"]) == ("actor_paused", "the operator has paused all sending")
         assert (await acme.get(f"/messages/{fresh}"))["why"] is None
+        assert (await acme.get(f"/campaigns/{campaign}"))["held_back_by"] == why
+        held_back = {one["status"]: one["held_back_by"] for one in (await acme.get("/campaigns"))["items"]}
+        assert held_back == {"active": why, "draft": None}
     finally:
         await actors.resume(api, live_bus.topology, "sender")
     assert (await acme.get(f"/messages/{due}"))["why"] is None
+    assert (await acme.get(f"/campaigns/{campaign}"))["held_back_by"] is None
+
+
+async def test_a_campaign_says_that_an_operator_has_paused_enrolling(
+    acme: Account, storage: Storage, live_bus: Bus
+) -> None:
+    campaign, sender = await running(acme)
+    due = await waiting(storage, acme.tenant, sender)
+    config = ConsumerConfig(durable_name="enrollment", filter_subject="t.*.cmd.enrollment.stop")
+    await live_bus.js.add_consumer("COMMANDS", config)
+    api = Api(live_bus.link.request)
+    try:
+        await actors.pause(api, live_bus.topology, "enrollment", None)
+        told = (await acme.get(f"/campaigns/{campaign}"))["held_back_by"]
+        assert told["code"] == "actor_paused"
+        assert told["text"].startswith("the operator has paused enrolling")
+        assert (await acme.get(f"/messages/{due}"))["why"] is None
+    finally:
+        await live_bus.js.delete_consumer("COMMANDS", "enrollment")
+
+
+@pytest.mark.parametrize("end", [None, datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)])
+async def test_a_pause_without_an_end_has_none_wherever_it_is_shown(live_bus: Bus, end: datetime | None) -> None:
+    config = ConsumerConfig(durable_name="dispatcher", filter_subject="t.*.cmd.message.send")
+    await live_bus.js.add_consumer("COMMANDS", config)
+    api, topology = Api(live_bus.link.request), live_bus.topology
+    try:
+        for actor in ("sender", "dispatcher"):
+            await actors.pause(api, topology, actor, end)
+        [stream] = [one for one in await streams(api, topology) if one.name == "SEND"]
+        [reader] = [one for one in await durables(api, topology) if one.name == "dispatcher"]
+        for one in (stream, reader):
+            assert (one.paused, one.paused_until) == (True, end)
+        for actor in ("sender", "dispatcher"):
+            await actors.resume(api, topology, actor)
+        [reader] = [one for one in await durables(api, topology) if one.name == "dispatcher"]
+        assert (reader.paused, reader.paused_until) == (False, None)
+    finally:
+        await live_bus.js.delete_consumer("COMMANDS", "dispatcher")
+        await actors.resume(api, topology, "sender")

@@ -65,7 +65,7 @@ class Streams:
     parked: list[Lying] = field(default_factory=list[Lying])
     letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
     readers: list[ConsumerState] = field(default_factory=list[ConsumerState])
-    paused: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    paused: dict[str, datetime | None] = field(default_factory=dict[str, datetime | None])
     webhook_at: datetime | None = None
     cut: list[str] = field(default_factory=list[str])
 
@@ -111,7 +111,7 @@ class Search:
         found.readers = await consumers(self._api, self._bus.topology)
         pools = {stream: actor for actor, stream in POOLS.items()}
         held = await streams(self._api, self._bus.topology)
-        found.paused = {pools[one.name]: one.paused_until for one in held if one.paused_until}
+        found.paused = {pools[one.name]: one.paused_until for one in held if one.paused}
         return found
 
     def _mentioned(self, body: bytes, named: dict[str, str]) -> bool:

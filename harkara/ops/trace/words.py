@@ -12,7 +12,7 @@ import msgspec
 from harkara.bus import headers
 from harkara.bus.dead import DeadLetter
 from harkara.bus.overview import ConsumerState
-from harkara.bus.pausing import end_of, is_for_ever
+from harkara.bus.pausing import end_of
 from harkara.ops.terminal import age, at
 from harkara.ops.trace.rows import Row, Rows, as_uuid
 from harkara.ops.trace.streams import Lying, Streams
@@ -107,8 +107,8 @@ class Case:
     def ago(self, instant: datetime) -> str:
         return age(max((self.now - instant).total_seconds(), 0))
 
-    def until(self, instant: datetime) -> str:
-        if is_for_ever(instant):
+    def until(self, instant: datetime | None) -> str:
+        if instant is None:
             return end_of(instant)
         return f"until {at(instant)} ({age(max((instant - self.now).total_seconds(), 0))} more)"
 
@@ -296,11 +296,11 @@ def _number(case: Case) -> Now | None:
 def _paused(case: Case) -> Now | None:
     """The actor whose turn it is was paused."""
     reader = case.reader
-    of_pool = case.streams.paused.get("sender")
-    if reader is not None and reader.paused_until:
+    pools = case.streams.paused
+    if reader is not None and reader.paused:
         actor, until = ("sender" if reader.stream == "SEND" else reader.name), reader.paused_until
-    elif of_pool and (case.item is None or case.item.stream == "SEND") and case.status in ("", "queued"):
-        actor, until = "sender", of_pool
+    elif "sender" in pools and (case.item is None or case.item.stream == "SEND") and case.status in ("", "queued"):
+        actor, until = "sender", pools["sender"]
     else:
         return None
     return case.is_(

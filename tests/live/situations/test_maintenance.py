@@ -89,7 +89,7 @@ async def test_drain_leaves_nothing_in_hand_and_what_came_goes_on_afterwards(liv
             assert await told(live, "drain", "--yes") == {"in_hand": {}}
             id_ = await sent(tenant, sender)
             assert "dispatcher" in {one["name"] for one in await told(live, "lag") if one["pending"]}
-            paused = {one["name"] for one in (await told(live, "status"))["consumers"] if one["paused_until"]}
+            paused = {one["name"] for one in (await told(live, "status"))["consumers"] if one["paused"]}
             assert ("dispatcher" in paused, partner in paused) == (True, False)
         finally:
             await js.delete_consumer("EVENTS", partner)
