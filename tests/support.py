@@ -91,6 +91,28 @@ async def until(
         await asyncio.sleep(every)
 
 
+#: How many wait for whoever asks, or for one who does.
+_WAITING = """
+with recursive waiting (pid) as (
+  select pg_backend_pid()
+  union select l.pid from pg_locks l join waiting w on w.pid = any (pg_blocking_pids(l.pid)) where not l.granted)
+select count(*) - 1 from waiting
+"""
+
+
+async def waited_for(con: Any, *tasks: asyncio.Task[Any]) -> None:
+    """Waits until these tasks wait for this connection's transaction; fails the test if one ends before.
+
+    Without tasks until somebody does.
+    """
+
+    async def waits() -> bool:
+        return await con.fetchval(_WAITING) >= max(1, len(tasks)) or any(task.done() for task in tasks)
+
+    await until(waits, "others wait for this transaction")
+    assert not any(task.done() for task in tasks), "it has waited for nothing"
+
+
 @contextmanager
 def turning() -> Iterator[Callable[[], float]]:
     """Gives how often a second the running loop has turned since the block began: what spins turns it by the thousand.

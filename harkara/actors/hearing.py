@@ -167,21 +167,22 @@ class _Said:
         known = await self._contact(preference)
         if known is None:
             return []
-        contact_id = known.id
+        line = await self._line(known.id)
         word = Word("marketing", preference.out, preference.at, "preferences")
-        told = await self._opt(contact_id, word, f"{int(preference.at.timestamp())}")
+        told = await self._opt(line, word, f"{int(preference.at.timestamp())}")
         if word.out:
-            await self._stop(contact_id, "opt_out")
+            await self._stop(line, "opt_out")
         return told
 
     async def refused(self, message: Moved, status: StatusUpdate) -> list[Outgoing]:
         """WhatsApp kept marketing from somebody who turned it off there."""
         if message.contact_id is None:
             return []
+        line = await self._line(message.contact_id)
         word = Word("marketing", True, status.at, "whatsapp")
-        told = await self._opt(message.contact_id, word, status.wamid)
+        told = await self._opt(line, word, status.wamid)
         if told:
-            await self._stop(message.contact_id, "opt_out")
+            await self._stop(line, "opt_out")
         return told
 
     async def _contact(self, who: InboundMessage | Preference) -> Known | None:
@@ -208,7 +209,7 @@ class _Said:
             word = Word(cast("Category", category), True, self._d.at, REMEMBERED)
             await self._tell(self._outgoing(*opted(known.id, word, self._d.id)))
         if stand & STOPS_CAMPAIGNS:
-            await self._stop(known.id, "opt_out")
+            await self._stop([known.id], "opt_out")
 
     async def _reply(self, contact_id: UUID, message: InboundMessage, place: int) -> tuple[NewReply, UUID | None, bool]:
         """The reply, what it quotes, and whether it was not there before.
@@ -241,27 +242,34 @@ class _Said:
 
         One that is told again stops nothing that has begun since.
         """
-        told, contact_id = list[Outgoing](), reply.contact_id
+        told, contact_id, line = list[Outgoing](), reply.contact_id, [reply.contact_id]
         tapped = message.type in BUTTONS
         ask = asked(message.said, self._keywords, tapped=tapped)
         if ask is not None:
+            line = await self._line(contact_id)
             source = "button" if tapped else "asked"
             word = Word(ask.category, ask.out, message.at, source, message.wamid)
-            if heard := await self._opt(contact_id, word, message.wamid):
+            if heard := await self._opt(line, word, message.wamid):
                 told += [*heard, *await self._confirm(reply, ask, message)]
         if not is_new:
             return told
         for reached in await goals.reach_by_deed(self._con, self._d.tenant, contact_id):
             await self._tell(*goal_events(reached, self._cause))
         stops = ask is not None and ask.out and ask.category in STOPS_CAMPAIGNS
-        await self._stop(contact_id, "opt_out" if stops else "reply")
+        if stops:
+            await self._stop(line, "opt_out")
+        else:
+            await self._stop([contact_id], "reply")
         return told
 
-    async def _opt(self, contact_id: UUID, word: Word, name: str) -> list[Outgoing]:
-        """Write an opt-out or its end, and tell it; nothing if it was known."""
-        if not await opting.hear(self._con, self._d.tenant, contact_id, word):
-            return []
-        return [self._outgoing(*opted(contact_id, word, name))]
+    async def _line(self, contact_id: UUID) -> list[UUID]:
+        """Whose word it is: the contact's, and theirs whose number is the same, written otherwise."""
+        return await receiving.line(self._con, self._d.tenant, contact_id)
+
+    async def _opt(self, line: Sequence[UUID], word: Word, name: str) -> list[Outgoing]:
+        """Write an opt-out or its end, and tell it; nothing of whom it was known."""
+        heard = [id_ for id_ in line if await opting.hear(self._con, self._d.tenant, id_, word)]
+        return [self._outgoing(*opted(id_, word, name)) for id_ in heard]
 
     async def _confirm(self, reply: NewReply, ask: Ask, message: InboundMessage) -> list[Outgoing]:
         """Answer that it was heard, if the tenant wants that: the one message that may follow an opt-out, once only.
@@ -304,8 +312,9 @@ class _Said:
         self._heard.answers.append(Answer(self._d.tenant, sender_id))
         return [self._outgoing(work, str(id_)), self._outgoing(queued, f"{id_}.queued")]
 
-    async def _stop(self, contact_id: UUID, reason: str) -> None:
-        stopped = await enrolling.stop_contacts(self._con, [(self._d.tenant, contact_id, reason)])
+    async def _stop(self, contacts: Sequence[UUID], reason: str) -> None:
+        stops = [(self._d.tenant, id_, reason) for id_ in contacts]
+        stopped = await enrolling.stop_contacts(self._con, stops)
         await self._tell(*(self._outgoing(*_stopped(row)) for row in stopped))
 
     async def _tell(self, *told: Outgoing) -> None:

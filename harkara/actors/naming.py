@@ -17,6 +17,7 @@ import msgspec
 from loguru import logger
 
 from harkara.bus.messages import Delivery
+from harkara.gateway.plain import LONGEST_USER_ID
 from harkara.gateway.told import InboundMessage, Preference, Webhook, quoting
 from harkara.schemas.work import Inbound
 from harkara.storage import holding, merging, naming, outbox
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from harkara.storage.storage import Connection
 
 #: What a contact may have, as its table says.
-LONGEST_USER_ID = 64
 DIGITS = re.compile(r"[1-9][0-9]{5,14}")
 
 #: How many contacts are remembered with what their statuses named.

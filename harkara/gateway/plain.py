@@ -6,21 +6,27 @@ import re
 from datetime import UTC, datetime
 from typing import Any, cast
 
-#: A phone number without its plus, and the longest ids, as the database can hold them.
+#: A phone number without its plus, and the longest ids, as the database can hold them. A user id is a country's two
+#: letters, `ENT` if it is of several portfolios, and up to 128 characters, with periods between.
 _PHONE = re.compile("[1-9][0-9]{5,14}")
 _LONGEST_ID = 128
-_LONGEST_USER_ID = 64
+LONGEST_USER_ID = 2 + 1 + 3 + 1 + 128
+
+#: So much is shown of what can't be read.
+_LONGEST_SHOWN = 64
 
 
 def who(phone: object, user_id: object) -> tuple[str | None, str | None]:
     """The number (E.164 without `+`) and the user id of somebody.
 
-    What is no phone number is left out if there is an id. Raises ValueError if nobody can be told by them.
+    What is none is left out if there is the other. Raises ValueError if nobody can be told by them.
     """
-    known, id_ = a_number(phone), an_id(user_id, _LONGEST_USER_ID) if user_id else None
-    if known is None and id_ is None:
-        raise ValueError(f"{str(phone)[:_LONGEST_USER_ID]!r} is no phone number, and there is no user id")
-    return known, id_
+    known = a_number(phone)
+    if known is not None:
+        return known, str(user_id) if _fits(user_id, LONGEST_USER_ID) else None
+    if not user_id:
+        raise ValueError(f"{str(phone)[:_LONGEST_SHOWN]!r} is no phone number, and there is no user id")
+    return None, an_id(user_id, LONGEST_USER_ID)
 
 
 def a_number(phone: object) -> str | None:
@@ -31,10 +37,15 @@ def a_number(phone: object) -> str | None:
 
 def an_id(value: object, longest: int = _LONGEST_ID) -> str:
     """An id as the database can hold it. Raises ValueError if it can't."""
-    text = str(value) if isinstance(value, str | int) else ""
-    if not text or len(text) > longest or "\0" in text:
-        raise ValueError(f"{str(value)[:_LONGEST_USER_ID]!r} is no id")
-    return text
+    if not _fits(value, longest):
+        raise ValueError(f"{str(value)[:_LONGEST_SHOWN]!r} is no id")
+    return str(value)
+
+
+def _fits(id_: object, longest: int) -> bool:
+    """Whether it is an id that the database can hold."""
+    text = str(id_) if isinstance(id_, str | int) else ""
+    return 0 < len(text) <= longest and "\0" not in text
 
 
 def a_text(part: object) -> str | None:

@@ -1247,7 +1247,7 @@ class MessageQuery(Paging):
     invoice_id: UUID | None = None
     sender_id: UUID | None = None
     lane: Lane | None = None
-    to: Annotated[str, Meta(max_length=64)] | None = None
+    to: Annotated[str, Meta(max_length=135)] | None = None
     reason: Reason | None = None
     error_code: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     since: Instant | None = None

@@ -41,6 +41,7 @@ _WHO = """
 select id from contacts where tenant_id = $1 and phone = any ($2::text[])
 union select contact_id from phone_numbers where tenant_id = $1 and phone = any ($2::text[])
 union select id from contacts where tenant_id = $1 and wa_user_id = any ($3::text[])
+union select app.same_line($1, id) from contacts where tenant_id = $1 and wa_user_id = any ($3::text[])
 union select contact_id from messages
 where wamid = any ($4::text[]) and tenant_id || '' = $1 and contact_id is not null
 """

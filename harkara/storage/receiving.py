@@ -220,6 +220,13 @@ select i.tenant_id, i.phone from unnest($1::text[], $2::text[]) as i (tenant_id,
   select from phone_numbers p where p.tenant_id = i.tenant_id and p.phone = i.phone) known
 """
 
+#: In the order of their ids, so that two who look for each other's don't block each other.
+_LINE = """
+select k.id from contacts k
+where k.tenant_id = $1 and k.id = any (array(select $2::uuid union all select app.same_line($1, $2)))
+order by k.id for no key update
+"""
+
 #: Somebody who writes to us becomes a contact; that is no consent to marketing.
 _NEW_CONTACT = """
 insert into contacts (id, tenant_id, name, phone, wa_user_id) values ($1, $2, $3, $4, $5)
@@ -321,6 +328,15 @@ async def contact_for(
         elsewhere=found[3] == _BY_USER_ID and bool(phone) and bool(known_phone),
         lacks=bool((phone and not known_phone) or (user_id and not known_user)),
     )
+
+
+async def line(con: Connection, tenant: str, contact_id: UUID) -> list[UUID]:
+    """A contact, and all that have its number in another spelling: one person. They stay locked until the end.
+
+    Looked for twice: who was being made when this began has been waited for.
+    """
+    await con.fetch(_LINE, tenant, contact_id)
+    return [row[0] for row in await con.fetch(_LINE, tenant, contact_id)]
 
 
 async def outs(con: Connection, tenant: str, contact_id: UUID) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,13 +15,15 @@ from support import NewTenant
 from harkara.actors.receipts import Receipts
 from harkara.bus.messages import Delivery
 from harkara.ids import uuid7
-from harkara.schemas.work import Inbound
+from harkara.schemas.work import Inbound, Send
 from harkara.storage import holding, naming, opting
 from harkara.storage.models import Contact, ContactMerge, Message, PhoneNumber, Sender
 from harkara.storage.opting import Word
 from harkara.storage.storage import Storage
 
 USER = "US.13491208655302741918"
+LONGEST = "US.ENT." + "x" * 128
+TOO_LONG = LONGEST + "x"
 ELSEWHERE = "+14155550100"
 HELLO: dict[str, Any] = {"type": "text", "text": {"body": "Hello"}}
 STOP: dict[str, Any] = {"type": "text", "text": {"body": "STOP"}}
@@ -82,9 +84,28 @@ async def test_what_a_status_leaves_out_is_among_its_contacts(world: World, of_b
 
 async def test_what_names_no_number_or_no_id_that_can_be_kept_teaches_nothing(world: World) -> None:
     await sent(world, contact=world.one.contact)
-    unfit = ((PHONE, "U" * 99), ("12-34@g.us", USER), ("12", USER))
+    unfit = ((PHONE, "U" * 136), ("12-34@g.us", USER), ("12", USER))
     await world.hears(*(world.delivery(status(phone=phone, user=user)) for phone, user in unfit))
     assert (await world.contact()).wa_user_id is None
+
+
+@pytest.mark.parametrize("user", [LONGEST, TOO_LONG])
+async def test_who_has_a_long_id_can_stop(world: World, user: str) -> None:
+    await sent(world, contact=world.one.contact)
+    await world.hears(world.delivery(status(user=user)))
+    await world.hears_message(phone=PHONE if user == TOO_LONG else None, from_user_id=user, **STOP)
+    assert [one.wa_user_id for one in await contacts(world)] == [user if user == LONGEST else None]
+    assert await opted_out_and_stopped(world)
+
+
+async def test_a_long_id_alone_is_a_contact_who_is_answered(world: World) -> None:
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update tenants set keywords = $1::jsonb", '{"confirmations": {"stop": "Bye."}}')
+    now = int((datetime.now(UTC) - AT).total_seconds())  # ours is written where there is room for what is new
+    told = await world.hears_message(second=now, phone=None, from_user_id=LONGEST, **STOP)
+    assert [one.message.to for one in told if isinstance(one.message, Send)] == [LONGEST]
+    async with world.storage.tenant(world.tenant):
+        assert (await Message.get()).to == LONGEST
 
 
 async def test_what_is_known_already_is_not_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

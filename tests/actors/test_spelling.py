@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 from enrolled import enrolled
-from heard import AT, World, said
-from support import NewTenant
+from heard import AT, World, names, said
+from support import NewTenant, waited_for
 
-from harkara.storage.models import Contact, Conversation, PhoneNumber
+from harkara.storage import opting
+from harkara.storage.models import Contact, Conversation, Message, PhoneNumber
+from harkara.storage.opting import Word
 from harkara.storage.storage import Storage
 from harkara.values import spellings
 
 STOP: dict[str, Any] = {"type": "text", "text": {"body": "STOP"}}
+START: dict[str, Any] = {"type": "text", "text": {"body": "START"}}
 HELLO: dict[str, Any] = {"type": "text", "text": {"body": "Hello"}}
 WRITTEN, TOLD = "+5511987654321", "+551187654321"
 
@@ -66,10 +71,97 @@ async def test_a_stop_under_the_other_spelling_is_the_contacts(world: World, fur
 async def test_the_same_spelling_goes_first(world: World) -> None:
     async with world.storage.tenant(world.tenant):
         other = await Contact.create(name="Ravi", phone=TOLD)
-    await world.hears_message(phone=TOLD, **STOP)
-    assert (await world.contact()).opted_out_at is None
+    await world.hears_message(phone=TOLD, **HELLO)
     async with world.storage.tenant(world.tenant):
-        assert (await Contact.get(id=other.id)).opted_out_at == AT
+        assert (await Conversation.get()).contact_id == other.id
+
+
+def asked(_: World, **word: Any) -> dict[str, Any]:
+    return said(phone=TOLD, **word)
+
+
+def asked_under_an_id(_: World, **word: Any) -> dict[str, Any]:
+    return said(phone=None, from_user_id="BR.1", **word)
+
+
+@pytest.mark.parametrize("says", [asked, asked_under_an_id])
+@pytest.mark.parametrize("further", [False, True])
+async def test_a_word_counts_for_all_contacts_of_one_line(world: World, says: Any, further: bool) -> None:
+    async with world.storage.tenant(world.tenant):
+        other = await Contact.create(name="Ravi", phone=TOLD, wa_user_id="BR.1")
+        stranger = await Contact.create(name="Meera", phone="+5511987654322")
+        if further:
+            await Contact.filter(id=world.one.contact).update(phone="+14155550100")
+            await PhoneNumber.create(contact_id=world.one.contact, phone=WRITTEN)
+    stop = world.delivery(says(world, **STOP))
+    told = names(await world.hears(stop))
+    assert told == ["reply.received", "contact.opted_out", "contact.opted_out"]
+    async with world.storage.tenant(world.tenant):
+        assert await opted_out(world) == {world.one.contact, other.id}
+    assert (await world.one.row(world.storage)).stopped_reason == "opt_out"
+    assert await world.told_later() == ["enrollment.stopped"]
+    told = names(await world.hears(stop, world.delivery(says(world, second=5, **START))))
+    assert told.count("contact.opted_in") == 2
+    assert await opted_out(world) == set()
+    assert stranger.opted_out_at is None
+
+
+async def test_what_is_set_in_whatsapp_and_a_refusal_count_for_all_contacts_of_one_line(world: World) -> None:
+    async with world.storage.tenant(world.tenant):
+        other = await Contact.create(name="Ravi", phone=TOLD)
+        sent = await Message.create(
+            contact_id=other.id, sender_id=world.one.sender, lane="marketing", to=TOLD, content={}, status="sent",
+            wamid="wamid.sent", due_at=AT,
+        )  # fmt: skip
+    refused = {"id": sent.wamid, "status": "failed", "timestamp": "1772366400", "errors": [{"code": 131050}]}
+    await world.hears(world.delivery({"statuses": [refused]}))
+    async with world.storage.tenant(world.tenant):
+        assert {one.id for one in await Contact.all() if "marketing" in one.opt_outs} == {other.id, world.one.contact}
+    assert (await world.one.row(world.storage)).stopped_reason == "opt_out"
+    one = {"wa_id": TOLD.removeprefix("+"), "category": "marketing_messages", "value": "resume"}
+    one["timestamp"] = "1772366500"
+    await world.hears(world.delivery({"user_preferences": [one]}, field="user_preferences"))
+    async with world.storage.tenant(world.tenant):
+        assert [one.opt_outs for one in await Contact.all()] == [{}, {}]
+
+
+async def opted_out(world: World) -> set[UUID]:
+    async with world.storage.tenant(world.tenant):
+        return {one.id for one in await Contact.all() if one.opted_out_at is not None}
+
+
+@pytest.mark.parametrize("first", ["the word", "the contact"])
+async def test_a_contact_that_is_made_while_its_line_opts_out_has_opted_out(world: World, first: str) -> None:
+    async def make() -> None:
+        async with world.storage.tenant(world.tenant):
+            await Contact.create(name="Ravi", phone=TOLD)
+
+    async def stop() -> None:
+        await world.hears_message(phone=WRITTEN, **STOP)
+
+    async with world.storage.tenant(world.tenant) as con:
+        if first == "the word":
+            assert await opting.hear(con, world.tenant, world.one.contact, Word("all", True, AT, "asked"))
+        else:
+            await Contact.create(name="Ravi", phone=TOLD)
+        meanwhile = asyncio.create_task(make() if first == "the word" else stop())
+        await waited_for(con, meanwhile)
+    await meanwhile
+    assert len(await opted_out(world)) == 2
+
+
+@pytest.mark.parametrize("says", [(WRITTEN, TOLD), (TOLD, WRITTEN)])
+async def test_words_of_one_line_that_are_heard_at_once_do_not_block_each_other(world: World, says: Any) -> None:
+    async with world.storage.tenant(world.tenant):
+        await Contact.create(name="Ravi", phone=TOLD)
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("select from contacts where phone = $1 for no key update", says[0])
+        both = list[asyncio.Task[Any]]()
+        for phone in says:
+            both.append(asyncio.create_task(world.hears_message(phone=phone, **STOP)))
+            await waited_for(con, *both)
+    await asyncio.gather(*both)
+    assert len(await opted_out(world)) == 2
 
 
 async def test_what_is_set_in_whatsapp_and_a_new_number_are_spelled_so_too(world: World) -> None:

@@ -19,6 +19,7 @@ from harkara.storage.naming import Learned
 from harkara.storage.opting import Word
 from harkara.storage.sending import Attempt
 from harkara.storage.storage import Storage
+from harkara.values import spellings
 
 STOPPED = datetime(2026, 1, 31, 12, 30, 0, 250_000, tzinfo=UTC)
 
@@ -35,9 +36,11 @@ async def erased(acme: Account, storage: Storage, contact: str) -> None:
         await holdings.erase(con, acme.tenant, UUID(contact), [shown["phone"]], shown["wa_user_id"], uuid7())
 
 
-async def forgotten(acme: Account, storage: Storage, category: Any = "all", **more: Any) -> str:
+async def forgotten(
+    acme: Account, storage: Storage, category: Any = "all", phone: str | None = None, **more: Any
+) -> str:
     """The number of a contact who opted out and was erased."""
-    phone = a_phone()
+    phone = phone or a_phone()
     contact = await acme.contact(phone=phone, **more)
     await said(storage, acme.tenant, contact, Word(category, True, STOPPED, "asked"))
     await erased(acme, storage, contact)
@@ -123,6 +126,52 @@ async def test_whoever_has_the_number_again_has_opted_out(acme: Account, storage
     assert shown["opted_out_reason"] == "remembered"
     assert [(out["category"], out["source"]) for out in shown["opt_outs"]] == [("all", "remembered")]
     assert await remembered(storage, acme.tenant) == 0, "it is the contact's again"
+
+
+SPELLED = [
+    ("+5511987654321", "+551187654321"),
+    ("+525512345678", "+5215512345678"),
+    ("+541123456789", "+5491123456789"),
+]
+
+
+@pytest.mark.parametrize("back", WAYS)
+@pytest.mark.parametrize(("one", "other"), [SPELLED[0], SPELLED[0][::-1]])
+@pytest.mark.parametrize("still_there", [False, True])
+async def test_whoever_has_the_number_in_another_spelling_has_opted_out(
+    acme: Account, storage: Storage, back: Back, one: str, other: str, still_there: bool
+) -> None:
+    if still_there:
+        await said(storage, acme.tenant, await acme.contact(phone=one), Word("all", True, STOPPED, "asked"))
+    else:
+        await forgotten(acme, storage, phone=one)
+    shown = await acme.get(f"/contacts/{await back(acme, storage, other)}")
+    assert datetime.fromisoformat(shown["opted_out_at"]) == STOPPED
+    assert shown["opted_out_reason"] == "remembered"
+    assert await remembered(storage, acme.tenant) == 0
+
+
+async def test_a_further_number_in_another_spelling_counts_and_what_was_taken_back_does_not(
+    acme: Account, storage: Storage
+) -> None:
+    (one, other), contact = SPELLED[0], await acme.contact()
+    await acme.post(f"/contacts/{contact}/phone-numbers", {"phone": one})
+    await said(storage, acme.tenant, contact, Word("marketing", True, STOPPED, "asked"))
+    made = await acme.post("/contacts", {"name": "Asha", "phone": other})
+    assert [(out["category"], out["source"]) for out in made["opt_outs"]] == [("marketing", "remembered")]
+    for id_ in (contact, made["id"]):
+        await said(storage, acme.tenant, id_, Word("all", False, STOPPED + timedelta(seconds=1), "asked"))
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute("delete from contacts where id = $1", UUID(made["id"]))
+    made = await acme.post("/contacts", {"name": "Asha", "phone": other})
+    assert (made["opted_out_at"], made["opt_outs"]) == (None, [])
+
+
+async def test_the_database_spells_numbers_as_we_do(storage: Storage, acme: Account) -> None:
+    others = ["+14155550100", "+551134567890", "+5511934567890", "+52551234567", "+5501187654321", "+55118765432100"]
+    async with storage.tenant(acme.tenant) as con:
+        for phone in [*others, *(phone for numbers in SPELLED for phone in numbers)]:
+            assert tuple(await con.fetchval("select app.spellings($1)", phone)) == spellings(phone)
 
 
 @pytest.mark.parametrize("gains", [by_change, by_further_number])
@@ -217,8 +266,15 @@ async def test_a_merged_contact_leaves_nothing_behind(acme: Account, storage: St
     assert await remembered(storage, acme.tenant) == 0
 
 
-async def test_a_number_that_is_no_contacts_is_sent_nothing(acme: Account, storage: Storage) -> None:
-    phone, sender = await forgotten(acme, storage, "utility"), UUID(await acme.sender())
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("phone", "spelled"), [(None, None), SPELLED[0], SPELLED[0][::-1]])
+async def test_a_number_that_is_no_contacts_is_sent_nothing(
+    acme: Account, storage: Storage, phone: str | None, spelled: str | None, known: bool
+) -> None:
+    phone, sender = await forgotten(acme, storage, "utility", phone), UUID(await acme.sender())
+    if spelled and known:
+        await by_further_number(acme, storage, phone)
+    phone = spelled or phone
     wanted = {"sender_id": str(sender), "to": phone, "body": "Hi", "lane": "utility"}
     refused = (await acme.call("POST", "/messages", body=wanted)).is_problem(409)
     assert refused.body["detail"].startswith("whoever has this number has opted out")
@@ -234,6 +290,21 @@ async def test_a_number_that_is_no_contacts_is_sent_nothing(acme: Account, stora
         queued = NewMessage(id_, acme.tenant, None, sender, "utility", phone, "{}", "queued", None, "", now)
         await dispatching.queue(con, [queued])
         assert [one.opted_out for one in await sending.facts(con, attempts)] == [True, False]
+
+
+async def test_what_waits_for_a_number_that_was_nobodys_is_not_sent_once_it_has_opted_out(
+    acme: Account, storage: Storage
+) -> None:
+    phone, sender, id_, now = a_phone(), UUID(await acme.sender()), uuid7(), datetime.now(UTC)
+    async with storage.batch({acme.tenant}) as con:
+        await dispatching.queue(
+            con, [NewMessage(id_, acme.tenant, None, sender, "utility", phone, "{}", "queued", None, "", now)]
+        )
+    contact = await by_writing_to_us(acme, storage, phone)
+    await said(storage, acme.tenant, contact, Word("utility", True, STOPPED, "asked"))
+    attempt = Attempt(id_, acme.tenant, None, sender, None, None, None, "utility", phone, "{}", "", now)
+    async with storage.batch({acme.tenant}) as con:
+        assert [one.opted_out for one in await sending.facts(con, [attempt])] == [True]
 
 
 async def test_a_further_number_is_its_contacts_for_the_dispatcher_too(acme: Account, storage: Storage) -> None:

@@ -164,6 +164,20 @@ async def test_who_calls_is_held_as_who_writes(api: Api, acme: Account, storage:
         assert str(await con.fetchval("select contact_id from contact_holds")) == contact
 
 
+async def test_who_writes_under_an_id_is_held_with_all_who_have_their_number_in_another_spelling(
+    api: Api, acme: Account, storage: Storage, sender: str
+) -> None:
+    contacts = [await acme.contact(phone=phone) for phone in ("+5511987654321", "+551187654321", "+5511987654322")]
+    async with storage.tenant(acme.tenant):
+        await Contact.filter(id=contacts[0]).update(wa_user_id="BR.1")
+    stop = {"type": "text", "text": {"body": "STOP"}, "id": "wamid.1", "timestamp": "1772366400"}
+    change = {"field": "messages", "value": {"messages": [{**stop, "from_user_id": "BR.1"}]}}
+    assert (await send(api, sender, json.dumps({"entry": [{"changes": [change]}]}).encode())).status == 200
+    async with storage.tenant(acme.tenant) as con:
+        held = {str(row[0]) for row in await con.fetch("select contact_id from contact_holds")}
+    assert held == set(contacts[:2])
+
+
 async def test_the_request_is_the_cause_of_what_follows(api: Api, acme: Account, live_bus: Bus, sender: str) -> None:
     answer = await send(api, sender, BODY)
     [message] = await stored(live_bus, acme.tenant)

@@ -49,7 +49,8 @@ async def test_what_an_operation_found_is_made_for_whoever_looks_alone(
     new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrations = [import_module(f"harkara.storage.migrations.{name}").Migration for name in names()]
-    removals = [one for each in migrations for one in each.operations if isinstance(one, ops.RemoveConstraint)]
+    look = (ops.RemoveConstraint, ops.AlterField)
+    lookers = [one for each in migrations for one in each.operations if isinstance(one, look)]
     made, seen = list[StateApps](), list[bool]()
     clone, forward = StateApps.clone, ops.AddField.database_forward
 
@@ -68,7 +69,7 @@ async def test_what_an_operation_found_is_made_for_whoever_looks_alone(
     monkeypatch.setattr(ops.AddField, "database_forward", looking)
     assert await migrate((await new_database()).owner_url) == len(names())
     assert seen == [False, True]
-    assert len(made) == 1 + len(removals), "what removes a constraint looks it up, the others don't look"
+    assert len(made) == 1 + len(lookers), "what removes a constraint or alters a field looks, the others don't"
 
 
 @pytest.mark.parametrize("name", names())

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 from enrolled import Enrolled, enrolled
-from support import NewTenant, until
+from support import NewTenant, waited_for
 
 from harkara.ids import uuid7
 from harkara.storage import sending
@@ -69,21 +69,6 @@ async def sending_three(
     return several, finish
 
 
-#: Whether somebody waits for whoever asks.
-IS_WAITED_FOR = """
-select exists (select from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid)))
-"""
-
-
-async def waiting(admin: asyncpg.Connection) -> None:
-    """Until somebody waits for a row that this connection has."""
-
-    async def waits() -> bool:
-        return bool(await admin.fetchval(IS_WAITED_FOR))
-
-    await until(waits, "the batch waits for the row")
-
-
 @pytest.mark.parametrize("table", ["messages", "contact_campaign_progress"])
 async def test_a_batch_that_waits_for_a_row_has_those_of_smaller_ids(
     storage: Storage, new_tenant: NewTenant, admin: asyncpg.Connection, table: str
@@ -93,7 +78,7 @@ async def test_a_batch_that_waits_for_a_row_has_those_of_smaller_ids(
     async with admin.transaction():
         await admin.execute(f"select from {table} where id = $1 for update", ids[1])
         finishing = asyncio.create_task(finish())
-        await waiting(admin)
+        await waited_for(admin)
         locked = [await admin.fetchval(IS_LOCKED.format(table), id_) for id_ in (ids[0], ids[2])]
     await finishing
     assert locked == [True, False]
@@ -107,7 +92,7 @@ async def test_an_enrolment_that_is_stopped_while_results_wait_for_it_stays_stop
     async with admin.transaction():
         await admin.execute("update contact_campaign_progress set status = 'stopped' where id = $1", several[1].id)
         finishing = asyncio.create_task(finish())
-        await waiting(admin)
+        await waited_for(admin)
     await finishing
     rows = [await one.row(storage) for one in several]
     assert [row.status for row in rows] == ["completed", "stopped", "completed"]
@@ -122,7 +107,7 @@ async def test_an_enrolment_that_is_moved_on_while_results_wait_for_it_stays_whe
     async with admin.transaction():
         await admin.execute(MESSAGE, several[1].id, another)
         finishing = asyncio.create_task(finish())
-        await waiting(admin)
+        await waited_for(admin)
     await finishing
     rows = [await one.row(storage) for one in several]
     assert [row.status for row in rows] == ["completed", "active", "completed"]
@@ -138,7 +123,7 @@ async def test_a_receipt_that_comes_while_results_wait_for_its_message_counts(
             "update messages set status = 'delivered', wamid = 'wamid.1' where id = $1", several[1].message
         )
         finishing = asyncio.create_task(finish())
-        await waiting(admin)
+        await waited_for(admin)
     await finishing
     assert [(await one.row(storage)).status for one in several] == ["completed"] * 3
     found = await admin.fetchrow("select status, wamid, sent_at from messages where id = $1", several[1].message)

@@ -16,7 +16,7 @@ from harkara.gateway.sandbox.graph_error import GraphError
 
 _EMPTY = msgspec.Raw(b"")
 _PHONE = re.compile(r"[0-9]{5,20}")
-_USER_ID = re.compile(r"^[A-Z]{2}\.[A-Za-z0-9]{1,128}$")
+_USER_ID = re.compile(r"^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$")
 _IGNORED_IN_PHONES = str.maketrans("", "", "+ -().")
 _BAD_PARAMETER = re.compile(r"[\n\t]| {5,}")
 

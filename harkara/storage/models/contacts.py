@@ -22,7 +22,7 @@ class Contact(TenantRow):
 
     name = fields.TextField(default="")
     phone = fields.CharField(max_length=16, null=True)
-    wa_user_id = fields.CharField(max_length=64, null=True)
+    wa_user_id = fields.CharField(max_length=135, null=True)
     locale = fields.CharField(max_length=16, null=True)
     timezone = fields.CharField(max_length=64, null=True)
     attributes: fields.JSONField[dict[str, Any]] = fields.JSONField(default=dict)

@@ -25,7 +25,7 @@ class Message(TenantRow):
     variant = fields.CharField(max_length=32, null=True)
     is_test = fields.BooleanField(default=False, db_default=False)
     lane = fields.CharField(max_length=16)
-    to = fields.CharField(max_length=64)
+    to = fields.CharField(max_length=135)
     content: fields.JSONField[dict[str, Any]] = fields.JSONField()
     status = fields.CharField(max_length=16)
     reason = fields.TextField(null=True)
