@@ -147,11 +147,12 @@ class Librarian:
             return Retry(f"the gateway is away: {found.reason}")
         async with self._storage.batch((tenant,)) as con:
             before = await templates.statuses(con, tenant, sender_id)
-            await templates.replace(con, tenant, sender_id, _rows(found), account.asked_at)
+            gone = await templates.replace(con, tenant, sender_id, _rows(found), account.asked_at)
             now = await templates.statuses(con, tenant, sender_id)
             freed = [key for key, status in before.items() if status in HELD and now.get(key) not in HELD]
             await releasing.release(con, tenant, [sender_id], freed, cause)
             await releasing.resolve(con, tenant, sender_id, cause)
+            await releasing.tell_over(con, tenant, gone, cause, reason="template_missing")
         told = [
             updated_event(tenant, sender_id, one.name, one.language, one.status, one.reason, id_, cause)
             for one in found

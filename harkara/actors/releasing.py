@@ -8,8 +8,10 @@ from uuid import UUID
 
 from harkara.ids import uuid7
 from harkara.policy.templates import HELD
+from harkara.schemas.reasons import Reason
 from harkara.schemas.work import ReleaseTemplate
 from harkara.storage import halting, outbox, templates
+from harkara.storage.templates import Over
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -49,5 +51,10 @@ async def release(
 
 async def resolve(con: Connection, tenant: str, sender_id: UUID, cause: str) -> None:
     """Tell the alerts that are over, because the templates that they were about may be used again."""
-    for (alert, name, language), numbers in (await templates.take_over(con, tenant, sender_id)).items():
-        await halting.resolved(con, tenant, alert, numbers, cause, template=f"{name}/{language}")
+    await tell_over(con, tenant, await templates.take_over(con, tenant, sender_id), cause)
+
+
+async def tell_over(con: Connection, tenant: str, over: Over, cause: str, *, reason: Reason | None = None) -> None:
+    """Tell these alerts to be over: their templates may be used again, or not, for this reason."""
+    for (alert, name, language), numbers in over.items():
+        await halting.resolved(con, tenant, alert, numbers, cause, template=f"{name}/{language}", reason=reason)

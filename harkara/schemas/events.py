@@ -210,13 +210,18 @@ class AlertRaised(Message, frozen=True):
 
 
 class AlertResolved(Message, frozen=True):
-    """What an alert had told was stopped goes on: these numbers of it, or their `template` (`name/language`)."""
+    """What an alert had told was stopped goes on: these numbers of it, or their `template` (`name/language`).
+
+    With a `reason` it does not, and is over all the same: `template_missing`, WhatsApp has the template no longer, and
+    what uses it is suppressed.
+    """
 
     subject: ClassVar[str] = "t.{tenant}.evt.alert.resolved"
 
     id: str
     sender_ids: list[str]
     template: str | None = None
+    reason: str | None = None
 
 
 class ConversationNoted(Message, frozen=True):

@@ -132,10 +132,21 @@ async def resume(con: Connection, tenant: str, sender_id: UUID, cause: str = "")
 
 
 async def resolved(
-    con: Connection, tenant: str, alert: UUID, senders: list[UUID], cause: str = "", *, template: str | None = None
+    con: Connection,
+    tenant: str,
+    alert: UUID,
+    senders: list[UUID],
+    cause: str = "",
+    *,
+    template: str | None = None,
+    reason: str | None = None,
 ) -> None:
-    """Tell that these numbers, or their template, go on, which an alert had told were stopped."""
-    event = AlertResolved(id=str(alert), sender_ids=[str(id_) for id_ in sorted(senders)], template=template)
+    """Tell that these numbers, or their template, go on, which an alert had told were stopped.
+
+    Or, with a reason, that the alert is over although they don't.
+    """
+    sender_ids = [str(id_) for id_ in sorted(senders)]
+    event = AlertResolved(id=str(alert), sender_ids=sender_ids, template=template, reason=reason)
     await outbox.put(con, tenant, event, f"{alert}.resolved.{len(senders)}", cause)
 
 

@@ -6,10 +6,10 @@ own, so that the gate finds it by its number; what is told of one number's templ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from harkara.policy.templates import HELD, STOPPED
@@ -43,6 +43,9 @@ class Found:
     quality: str | None
     components: str
 
+
+#: Alerts that are over, by alert, and name and language of the template: the numbers that they were about.
+Over: TypeAlias = dict[tuple[UUID, str, str], list[UUID]]
 
 #: The numbers of the same account: this one, and those that name the same account.
 _NUMBERS = """
@@ -130,10 +133,18 @@ set category = excluded.category, quality = excluded.quality, components = exclu
     reason = case when templates.updated_at > $10 then templates.reason else excluded.reason end
 """
 
+#: What an alert has told of one that is gone is over, for all numbers of its account.
 _FORGET = """
-delete from templates t where t.tenant_id = $1 and t.sender_id = $2 and t.updated_at <= $5
-and not exists (select from unnest($3::text[], $4::text[]) as i (name, language)
-                where i.name = t.name and i.language = t.language)
+with gone as (
+  delete from templates t where t.tenant_id = $1 and t.sender_id = $2 and t.updated_at <= $5
+  and not exists (select from unnest($3::text[], $4::text[]) as i (name, language)
+                  where i.name = t.name and i.language = t.language)
+  returning t.alert_id, t.name, t.language, t.sender_id),
+others as (
+  update templates t set alert_id = null from gone
+  where t.tenant_id = $1 and t.alert_id = gone.alert_id and t.sender_id <> $2
+  returning gone.alert_id, t.name, t.language, t.sender_id)
+select * from gone where alert_id is not null union all select * from others
 """
 
 _SYNCED = """
@@ -192,14 +203,15 @@ async def alerted(con: Connection, tenant: str, sender_id: UUID, name: str, lang
     await con.execute(_ALERTED, tenant, sender_id, name, language, alert)
 
 
-async def take_over(con: Connection, tenant: str, sender_id: UUID) -> dict[tuple[UUID, str, str], list[UUID]]:
-    """The alerts that are over, because their templates may be used again: (alert, name, language), and its numbers.
+async def take_over(con: Connection, tenant: str, sender_id: UUID) -> Over:
+    """The alerts that are over, because their templates may be used again. Each is returned once."""
+    return _over(await con.fetch(_TAKE_OVER, tenant, sender_id, [*STOPPED]))
 
-    Each is returned once.
-    """
-    over: dict[tuple[UUID, str, str], list[UUID]] = {}
-    for row in await con.fetch(_TAKE_OVER, tenant, sender_id, [*STOPPED]):
-        over.setdefault((row[0], row[1], row[2]), []).append(row[3])
+
+def _over(rows: Iterable[Any]) -> Over:
+    over: Over = {}
+    for alert, name, language, sender_id in rows:
+        over.setdefault((alert, name, language), []).append(sender_id)
     return over
 
 
@@ -246,10 +258,11 @@ async def set_quality(
     await con.execute(_SET_QUALITY, tenant, sender_id, name, language, *lower)
 
 
-async def replace(con: Connection, tenant: str, sender_id: UUID, found: Sequence[Found], asked_at: datetime) -> None:
+async def replace(con: Connection, tenant: str, sender_id: UUID, found: Sequence[Found], asked_at: datetime) -> Over:
     """Note what the gateway has for one number: exactly these. None at all says nothing, and what is known stays.
 
-    What was heard of a template after `asked_at`, when the gateway was asked, is newer than its answer.
+    What was heard of a template after `asked_at`, when the gateway was asked, is newer than its answer. Returns the
+    alerts that are over, because their templates are gone.
     """
     names, languages = [one.name for one in found], [one.language for one in found]
     await con.execute(
@@ -265,6 +278,6 @@ async def replace(con: Connection, tenant: str, sender_id: UUID, found: Sequence
         [one.components for one in found],
         asked_at,
     )
-    if found:
-        await con.execute(_FORGET, tenant, sender_id, names, languages, asked_at)
+    gone = await con.fetch(_FORGET, tenant, sender_id, names, languages, asked_at) if found else []
     await con.execute(_SYNCED, tenant, sender_id, bool(found))
+    return _over(gone)

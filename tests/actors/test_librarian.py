@@ -149,6 +149,31 @@ async def test_what_waits_for_a_template_is_released_as_soon_as_that_is_read(
     assert await later(storage, tenant) == []
 
 
+async def test_a_template_that_vanishes_ends_its_alert_and_what_waits_for_it_is_judged_again(
+    storage: Storage, tenant: str
+) -> None:
+    one, two = [await number(storage, tenant) for _ in range(2)]
+    shelf = Shelf([listed("a"), listed("b")])
+    for sender in (one, two):
+        await sync(storage, shelf, tenant, sender)
+    refusal = Refusal(tenant, one, rule_for(132015), 132015, "it is paused", timedelta(), ("a", "en"))
+    async with storage.batch((tenant,)) as con:
+        await halt(con, refusal)
+    [(_, raised)] = await later(storage, tenant)
+    shelf.answer = []  # says nothing
+    await sync(storage, shelf, tenant, one)
+    assert await later(storage, tenant) == []
+    shelf.answer = [listed("b")]
+    await sync(storage, shelf, tenant, one)
+    [(_, resolved), (_, work)] = await later(storage, tenant)
+    numbers = sorted([str(one), str(two)])
+    over = {"template": "a/en", "reason": "template_missing"}
+    assert resolved == {"id": raised["id"], "sender_ids": numbers} | over
+    assert work == {"sender_ids": [str(one)], "name": "a", "language": "en"}
+    await sync(storage, shelf, tenant, two)
+    assert [subject for subject, _ in await later(storage, tenant)] == ["work.librarian.release"]
+
+
 async def test_a_refusal_for_one_number_is_over_for_the_account_once(storage: Storage, tenant: str) -> None:
     one, two = [await number(storage, tenant) for _ in range(2)]
     shelf = Shelf([listed("a")])
