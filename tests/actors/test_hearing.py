@@ -107,26 +107,27 @@ async def test_what_comes_again_later_is_the_same_row_and_tells_the_same(world: 
 
 
 async def test_what_is_quoted_is_known_by_our_id_if_it_was_said_here(world: World) -> None:
-    sent = uuid7()
+    sent, bare = uuid7(), uuid7()
     async with world.storage.tenant(world.tenant):
-        await Message.create(
-            id=sent, contact_id=world.one.contact, sender_id=world.one.sender, lane="utility", to=PHONE,
-            content={"body": "Hi"}, status="sent", wamid="wamid.ours", due_at=AT,
-        )  # fmt: skip
+        for id_, contact, wamid in ((sent, world.one.contact, "wamid.ours"), (bare, None, "wamid.to a bare number")):
+            await Message.create(
+                id=id_, contact_id=contact, sender_id=world.one.sender, lane="utility", to=PHONE,
+                content={"body": "Hi"}, status="sent", wamid=wamid, due_at=AT,
+            )  # fmt: skip
     await world.hears(world.delivery(said(wamid="wamid.theirs", type="text", text={"body": "Yes"})))
     phones = said(wamid="false_919876543210@c.us_3EB07", second=1, type="text", text={"body": "And"})
     await world.hears(world.delivery(phones))
     theirs, by_phone = [reply.id for reply in await world.replies()]
     reaction = {"type": "reaction", "reaction": {"message_id": "wamid.ours", "emoji": "👍"}}
-    for second, quoted, id_ in (
-        (2, "wamid.ours", sent), (3, "wamid.theirs", theirs), (4, "3EB07", by_phone), (5, "wamid.forgotten", None),
-    ):  # fmt: skip
+    known = {"wamid.ours": sent, "wamid.to a bare number": bare, "wamid.theirs": theirs, "3EB07": by_phone}
+    for second, quoted in enumerate((*known, "wamid.forgotten"), start=2):
+        found = known.get(quoted)
         about: dict[str, Any] = {"type": "text", "text": {"body": "This"}, "context": {"id": quoted}}
         told = await world.hears_message(second=second, **about)
         event: Any = told[0].message
-        assert (event.reply_to, event.reply_to_wamid) == (str(id_) if id_ else None, quoted)
-        assert (await world.replies())[-1].reply_to == id_
-    await world.hears_message(second=6, **reaction)
+        assert (event.reply_to, event.reply_to_wamid) == (str(found) if found else None, quoted)
+        assert (await world.replies())[-1].reply_to == found
+    await world.hears_message(second=9, **reaction)
     assert (await world.replies())[-1].reply_to == sent
 
 
