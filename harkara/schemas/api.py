@@ -937,7 +937,7 @@ class NewCampaign(Body):
     `reentry`: whether a contact may be enrolled again once its enrolment has ended, however it did. `goal` and `exit`
     are judged when a step is about to leave, by what the contact did since it was enrolled: when one holds, nothing
     more is sent. A broadcast has one step; its `audience` is enrolled when it is activated, or at `scheduled_at`, of
-    which the last five minutes mean now.
+    which the last five minutes mean now; if it is paused then, once it is resumed.
     `delivery` says what becomes of a message in doubt: `at_most_once` leaves it, `at_least_once` sends it once more.
     """
 
