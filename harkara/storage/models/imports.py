@@ -23,7 +23,7 @@ class Import(TenantRow):
     filename = fields.TextField(null=True)
     encoding = fields.CharField(max_length=32)
     delimiter = fields.CharField(max_length=1)
-    #: The file's `columns`, and `hints` at what to look; of older imports the columns alone.
+    # The file's `columns`, and `hints` at what to look; of older imports the columns alone.
     header: fields.JSONField[dict[str, Any] | list[Any]] = fields.JSONField()
     region = fields.CharField(max_length=2, null=True)
     #: Who sent it, as the audit log notes what it changes.
