@@ -52,7 +52,7 @@ def _with(webhook: Webhook, tenant: str, better: Mapping[tuple[str, str], str]) 
     return replace(
         webhook,
         statuses=[_named(one, said(one.phone)) for one in webhook.statuses],
-        preferences=[replace(one, phone=said(one.phone)) for one in webhook.preferences],
+        preferences=[msgspec.structs.replace(one, phone=said(one.phone)) for one in webhook.preferences],
         messages=[
             msgspec.structs.replace(
                 one,

@@ -64,5 +64,7 @@ def an_object(part: object) -> dict[str, Any]:
 
 
 def a_time(timestamp: str) -> datetime:
-    """The time of so many seconds. Raises ValueError, OverflowError or OSError if it is none."""
-    return datetime.fromtimestamp(int(timestamp), UTC)
+    """The time of so many seconds since 1970. Raises ValueError, OverflowError or OSError if it is none."""
+    if (seconds := int(timestamp)) < 0:
+        raise ValueError(f"{timestamp[:_LONGEST_SHOWN]!r} is no time")
+    return datetime.fromtimestamp(seconds, UTC)

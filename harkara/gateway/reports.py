@@ -7,12 +7,19 @@ Cloud API would say it. So everything behind this knows one language, whoever sp
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from harkara.gateway import evolution_reports, inbound, waha_reports
-from harkara.gateway.told import Webhook
+from harkara.gateway.told import InboundMessage, Preference, StatusUpdate, Webhook
+
+#: A gateway's clock may be ahead of ours.
+CLOCKS_DIFFER = timedelta(minutes=5)
+
+T = TypeVar("T", StatusUpdate, InboundMessage, Preference)
 
 Reader = Callable[[bytes | msgspec.Raw, datetime], Webhook]
 
@@ -23,8 +30,21 @@ READERS: dict[str, Reader] = {"evolution": evolution_reports.read, "waha": waha_
 def parse(source: str, body: bytes | msgspec.Raw, at: datetime) -> dict[str | None, Webhook]:
     """What a webhook tells that came from `source` at this time, by the `phone_number_id` that it names.
 
-    What lends a phone's account names none. What can't be read keeps nothing else from being read. Raises one of
-    UNREADABLE if it is none of that gateway's.
+    What lends a phone's account names none. What can't be read keeps nothing else from being read. Nothing happened
+    after it was told: a time that lies ahead is that at which it came. Else a START from there would outdo every STOP,
+    and a 24-hour window stay open for years. Raises one of UNREADABLE if it is none of that gateway's.
     """
     reader = READERS.get(source)
-    return inbound.parse(body) if reader is None else {None: reader(body, at)}
+    told: dict[str | None, Webhook] = inbound.parse(body) if reader is None else {None: reader(body, at)}
+    for webhook in told.values():
+        _by_now(webhook.statuses, at)
+        _by_now(webhook.messages, at)
+        _by_now(webhook.preferences, at)
+    return told
+
+
+def _by_now(told: list[T], at: datetime) -> None:
+    latest = at + CLOCKS_DIFFER
+    for place, one in enumerate(told):
+        if one.at > latest:
+            told[place] = replace(one, at=at.replace(microsecond=0))

@@ -23,7 +23,7 @@ _OFFERS = frozenset({"session", "connection"})
 
 def message(told: dict[str, Any], names: Mapping[str, str | None]) -> InboundMessage:
     """A message as the Cloud API tells it, of somebody who has a name here. Raises one of UNREADABLE if it is none."""
-    kind = str(told.get("type", "unknown"))
+    kind = a_text(told.get("type")) or "unknown"
     part = an_object(told.get(kind))
     phone, user_id = who(told.get("from"), told.get("from_user_id"))
     text, said = _words(kind, part, told.get(kind))

@@ -66,8 +66,7 @@ class Changed:
     user_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Preference:
+class Preference(msgspec.Struct, frozen=True, gc=False):
     """What somebody set in WhatsApp itself: to hear no more marketing from us, or to hear it again."""
 
     phone: str | None

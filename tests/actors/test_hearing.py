@@ -61,13 +61,15 @@ async def world(storage: Storage, new_tenant: NewTenant) -> World:
         ({"type": "system", "system": {"body": "Asha changed her number", "type": "other"}}, "Asha changed her number"),
         ({"type": "unsupported", "errors": [{"code": 131051, "title": "Unsupported"}]}, None),
         ({"type": "something_new", "something_new": ["?"]}, None),
+        ({"type": "te\0xt", "text": {"body": "Hello"}}, "Hello"),
     ],
 )
 async def test_every_kind_of_message_is_a_reply(world: World, message: dict[str, Any], text: str | None) -> None:
     assert "reply.received" in names(await world.hears_message(**message))
     (reply,) = await world.replies()
-    assert (reply.type, reply.text, reply.contact_id) == (message["type"], text, world.one.contact)
-    assert reply.payload["type"] == message["type"]
+    kind = message["type"].replace("\0", "")
+    assert (reply.type, reply.text, reply.contact_id) == (kind, text, world.one.contact)
+    assert reply.payload["type"] == kind
 
 
 async def test_a_message_is_there_once_however_often_it_comes_and_in_the_order_of_its_time(world: World) -> None:
@@ -104,6 +106,17 @@ async def test_what_comes_again_later_is_the_same_row_and_tells_the_same(world: 
     ids = [reply.id for reply in await world.replies()]
     assert len(ids) == 3
     assert {one.id for one in told} == {one.id for one in again} == {f"{id_}.received" for id_ in ids}
+
+
+async def test_what_lies_ahead_is_said_when_it_comes_and_outdoes_nothing_that_is_said_later(world: World) -> None:
+    """A gateway's clock may be wrong by years; the last second of the calendar is one, too."""
+    for n, (text, ahead) in enumerate((("START", 10**9), ("STOP", 0), ("START", 250_000_000_000), ("STOP", 0))):
+        came = AT + timedelta(minutes=n)
+        await world.hears(world.delivery(line(text, ahead or 60 * n), came=came))
+        assert (await world.contact()).opted_out_at == (came if text == "STOP" else None)
+    assert [reply.received_at for reply in await world.replies()] == [AT + timedelta(minutes=n) for n in range(4)]
+    async with world.storage.tenant(world.tenant):
+        assert (await Conversation.get()).last_inbound_at == AT + timedelta(minutes=3)
 
 
 async def test_what_is_quoted_is_known_by_our_id_if_it_was_said_here(world: World) -> None:
@@ -213,8 +226,9 @@ def called(**more: Any) -> dict[str, Any]:
 async def test_a_call_opens_the_window_and_is_a_reply_without_words(world: World) -> None:
     async with world.storage.tenant(world.tenant) as con:
         await con.execute("update campaigns set stop_on_reply = true")
-    call = world.delivery(called(), field="calls")
-    ended = world.delivery(called(event="terminate", status="COMPLETED"), field="calls")
+    came = AT + timedelta(hours=1)
+    call = world.delivery(called(), field="calls", came=came)
+    ended = world.delivery(called(event="terminate", status="COMPLETED"), field="calls", came=came)
     assert names(await world.hears(call, ended)) == ["reply.received"]
     await world.hears(call)
     (reply,) = await world.replies()

@@ -102,7 +102,8 @@ async def test_a_long_id_alone_is_a_contact_who_is_answered(world: World) -> Non
     async with world.storage.tenant(world.tenant) as con:
         await con.execute("update tenants set keywords = $1::jsonb", '{"confirmations": {"stop": "Bye."}}')
     now = int((datetime.now(UTC) - AT).total_seconds())  # ours is written where there is room for what is new
-    told = await world.hears_message(second=now, phone=None, from_user_id=LONGEST, **STOP)
+    said_now = said(second=now, phone=None, from_user_id=LONGEST, **STOP)
+    told = await world.hears(world.delivery(said_now, came=AT + timedelta(seconds=now)))
     assert [one.message.to for one in told if isinstance(one.message, Send)] == [LONGEST]
     async with world.storage.tenant(world.tenant):
         assert (await Message.get()).to == LONGEST

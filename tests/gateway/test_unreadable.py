@@ -37,6 +37,7 @@ def value(**parts: Any) -> dict[str, Any]:
     [
         ({"messages": [{**MESSAGE, "timestamp": "nope"}]}, "nope"),
         ({"messages": [{**MESSAGE, "timestamp": "9" * 30}]}, "messages[0]"),
+        ({"messages": [{**MESSAGE, "timestamp": "-5"}]}, "'-5' is no time"),
         ({"messages": [without(MESSAGE, "id")]}, "'id' is missing"),
         ({"messages": [{**MESSAGE, "id": "x" * 129}]}, "no id"),
         ({"messages": [{**MESSAGE, "from": "123"}]}, "'123' is no phone number"),
