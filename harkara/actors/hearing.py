@@ -17,6 +17,7 @@ from harkara.bus.messages import Delivery, Outgoing
 from harkara.gateway.told import Changed, File, InboundMessage, Preference, StatusUpdate, Webhook
 from harkara.ids import time_of, uuid7, uuid7_for, uuid7_within
 from harkara.keywords import Ask, asked
+from harkara.policy import window
 from harkara.schemas import events
 from harkara.schemas.base import Message
 from harkara.schemas.commands import Lane
@@ -274,12 +275,13 @@ class _Said:
     async def _confirm(self, reply: NewReply, ask: Ask, message: InboundMessage) -> list[Outgoing]:
         """Answer that it was heard, if the tenant wants that: the one message that may follow an opt-out, once only.
 
-        In the conversation it comes after what it answers.
+        In the conversation it comes after what it answers. What was said so long ago that WhatsApp takes no answer to
+        it is not confirmed: it may be older than all months that there is room for.
         """
         keywords = msgspec.json.decode(self._keywords, type=Keywords)
         text = getattr(keywords.confirmations, ask.kind)
         to = f"+{message.phone.removeprefix('+')}" if message.phone else message.user_id
-        if text is None or to is None:
+        if text is None or to is None or not window.is_open(message.at, self._d.at):
             return []
         after, contact_id = time_of(reply.id) + timedelta(milliseconds=1), str(reply.contact_id)
         id_, sender_id = uuid7_for(after, self._d.tenant, message.wamid, "heard"), self._d.message.sender_id

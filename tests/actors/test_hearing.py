@@ -15,6 +15,7 @@ from support import NewTenant
 from harkara.actors.receipts import Receipts
 from harkara.ids import time_of, uuid7
 from harkara.schemas.keywords import Category
+from harkara.schemas.work import Send
 from harkara.storage import holding, opting, receiving
 from harkara.storage.models import Contact, Conversation, Message, PhoneNumber
 from harkara.storage.opting import Word
@@ -169,6 +170,18 @@ async def test_what_confirms_a_word_stands_behind_it(world: World) -> None:
         [ours] = [row[0] for row in await con.fetch("select id from messages")]
     assert reply.id < ours
     assert time_of(ours) - time_of(reply.id) == timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize("age", [timedelta(days=2), timedelta(days=4000)])
+async def test_a_word_that_comes_late_counts_and_is_not_confirmed(world: World, age: timedelta) -> None:
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update tenants set keywords = $1::jsonb", '{"confirmations": {"stop": "Done"}}')
+    now = datetime.now(UTC).replace(microsecond=0)
+    said_at = int((now - age - AT).total_seconds())
+    told = await world.hears(world.delivery(line("STOP", said_at), came=now))
+    assert names(told)[:2] == ["reply.received", "contact.opted_out"]
+    assert not [one for one in told if isinstance(one.message, Send)]
+    assert (await world.contact()).opted_out_at == now - age
 
 
 async def test_a_reply_that_is_told_again_stops_nothing_that_began_since(world: World) -> None:
