@@ -16,9 +16,10 @@ from harkara.actors.receipts import Receipts
 from harkara.bus.messages import Delivery
 from harkara.ids import uuid7
 from harkara.schemas.work import Inbound, Send
-from harkara.storage import holding, naming, opting
+from harkara.storage import holding, naming, opting, sending
 from harkara.storage.models import Contact, ContactMerge, Message, PhoneNumber, Sender
 from harkara.storage.opting import Word
+from harkara.storage.sending import Attempt
 from harkara.storage.storage import Storage
 
 USER = "US.13491208655302741918"
@@ -142,6 +143,39 @@ async def test_two_contacts_that_are_one_are_merged_and_the_opt_out_of_either_st
     assert await world.told_later() == ["contact.merged", "enrollment.stopped"]
     await world.hears(again)
     assert await world.told_later() == ["contact.merged", "enrollment.stopped"], "once, however often it comes"
+
+
+async def test_what_is_queued_for_either_of_two_is_not_sent_once_they_are_one_who_said_stop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if whoever merges them dies before the end: then nothing is done, and all is when the status comes again."""
+    await world.hears_message(phone=None, from_user_id=USER, **HELLO)
+    (other,) = [one.id for one in await contacts(world) if one.id != world.one.contact]
+    queued = [await sent(world, f"wamid.{n}", contact=of) for n, of in enumerate((world.one.contact, other))]
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update messages set status = 'queued', wamid = null where id = any ($1)", queued)
+    await world.hears_message(second=9, phone=None, from_user_id=USER, **STOP)
+    await sent(world, contact=world.one.contact)
+    names_both, release = world.delivery(status()), holding.release
+
+    async def dies(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(holding, "release", dies)
+    with pytest.raises(RuntimeError):
+        await world.hears(names_both)
+    assert not await opted_out_and_stopped(world)
+    monkeypatch.setattr(holding, "release", release)
+    await world.hears(names_both)
+    assert await opted_out_and_stopped(world)
+    work = [
+        Attempt(id_, world.tenant, of, world.one.sender, None, None, None, lane, PHONE, "{}", "", AT)
+        for id_, of in zip(queued, (world.one.contact, other), strict=True)
+        for lane in ("utility", "marketing")
+    ]
+    async with world.storage.batch({world.tenant}) as con:
+        facts = await sending.facts(con, work)
+    assert [(one.contact_id, one.opted_out) for one in facts] == [(world.one.contact, True)] * len(work)
 
 
 async def test_a_number_that_is_named_with_somebody_who_opted_out_has_opted_out(world: World) -> None:
