@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from harkara.ids import uuid7
-from harkara.policy.templates import HELD
+from harkara.policy.templates import HELD, STOPPED
+from harkara.schemas.commands import SyncTemplates
 from harkara.schemas.reasons import Reason
 from harkara.schemas.work import ReleaseTemplate
 from harkara.storage import halting, outbox, templates
@@ -29,9 +30,13 @@ async def became(
 ) -> bool:
     """Note a template's status for all numbers of its account; returns whether that is news.
 
-    What waited for it is judged again at once, and an alert that is over with it is told to be.
+    What waited for it is judged again at once, and an alert that is over with it is told to be. Of one that may be used
+    and is new, the account is asked what it is: it may be marketing, and says what it takes.
     """
     before = await templates.set_status(con, tenant, sender_id, name, language, status, reason)
+    if status.lower() not in STOPPED:
+        for id_ in await templates.unread(con, tenant, before, name, language):
+            await outbox.put(con, tenant, SyncTemplates(sender_id=str(id_)), f"sync.{uuid7()}", cause)
     held = [id_ for id_, was in before.items() if was in HELD and status.lower() not in HELD]
     if held:
         await release(con, tenant, held, [(name, language)], cause)

@@ -160,6 +160,13 @@ from senders where tenant_id = $1 and id = $2
 
 _STATUSES = "select name, language, status from templates where tenant_id = $1 and sender_id = $2"
 
+#: Numbers whose account can be asked what a template is, which is known by its status alone.
+_UNREAD = """
+select s.id from senders s join templates t on t.sender_id = s.id and t.tenant_id = s.tenant_id
+where s.tenant_id = $1 and s.id = any ($2::uuid[]) and s.waba_id is not null
+  and t.name = $3 and t.language = $4 and t.category = ''
+"""
+
 _STALE = "select tenant_id, sender_id, now() from app.stale_templates($1, $2)"
 
 
@@ -191,6 +198,11 @@ async def set_status(
     """
     rows = await con.fetch(_SET_STATUS, tenant, sender_id, name, language, status.lower(), reason)
     return {row[0]: row[1] for row in rows}
+
+
+async def unread(con: Connection, tenant: str, sender_ids: Iterable[UUID], name: str, language: str) -> list[UUID]:
+    """Those of these numbers that know a template's status alone, and whose account can be asked for the rest."""
+    return [row[0] for row in await con.fetch(_UNREAD, tenant, list(sender_ids), name, language)]
 
 
 async def pause(con: Connection, tenant: str, sender_id: UUID, name: str, language: str, reason: str) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from support import NewTenant
 
+from harkara.actors import releasing
 from harkara.actors.halting import Refusal, halt
 from harkara.actors.librarian import Librarian
 from harkara.bus.messages import Delivery
@@ -352,6 +353,24 @@ async def test_what_becomes_known_while_the_gateway_is_asked_is_not_forgotten(st
     await sync(storage, Slow([listed("a")]), tenant, sender)
     async with storage.batch((tenant,)) as con:
         assert await statuses(con, tenant, sender) == {("a", "en"): "approved", ("new", "en"): "approved"}
+
+
+async def test_what_is_new_and_may_be_used_is_read_at_once(storage: Storage, tenant: str) -> None:
+    """A webhook tells its status alone: not that it is marketing, nor what it takes."""
+    known, alone = await number(storage, tenant), await number(storage, tenant, waba_id=None)
+    for sender, name, status in (
+        (known, "a", "pending"), (known, "b", "PAUSED"), (known, "b", "APPROVED"), (alone, "c", "APPROVED"),
+    ):  # fmt: skip
+        async with storage.batch((tenant,)) as con:
+            assert await releasing.became(con, tenant, sender, name, "en", status, None, "cause")
+    asked = [(subject, told) for subject, told in await later(storage, tenant) if subject.startswith("cmd.")]
+    assert asked == [("cmd.template.sync", {"sender_id": str(known)})]
+    await sync(storage, Shelf([listed("b")]), tenant, known)
+    await later(storage, tenant)
+    async with storage.batch((tenant,)) as con:
+        assert await releasing.became(con, tenant, known, "b", "en", "paused", None, "cause")
+        assert await releasing.became(con, tenant, known, "b", "en", "approved", None, "cause")
+    assert not [subject for subject, _ in await later(storage, tenant) if subject.startswith("cmd.")]
 
 
 async def test_where_nobody_can_be_asked_a_refused_template_is_tried_again(storage: Storage, tenant: str) -> None:
