@@ -36,22 +36,38 @@ ASKS: dict[Kind, Ask] = {
 }
 
 #: The usual words, by language. The English ones are those that carriers made everybody's habit. What often means
-#: something else where people answer in a word is left to the tenants' own lists: `alto` is tall, `dur` hard in French.
+#: something else where people answer in a word is left to the tenants' own lists: `alto` is tall, `dur` hard in French,
+#: `dung` without its accents right in Vietnamese, and `acha`, Swahili, says yes in Hindi.
 USUAL: dict[Kind, tuple[str, ...]] = {
     "stop": (
         "stop, stopall, stop all, please stop, stop please, unsubscribe, opt out, optout, end, quit, cancel",
-        "revoke, remove me",
-        "arrêt, arrête, arrêter, arrêtez, désabonner, se désabonner, désinscription",
-        "parar, pare, baja, darse de baja, cancelar, cancelar suscripción, salir, detener",
-        "sair, descadastrar, cancelar inscrição",
-        "abmelden, abbestellen, stopp, annulla, disiscrivi, cancellami, afmelden, uitschrijven",
-        "berhenti, henti, wypisz, iptal, ayrıl, durdur",
-        "стоп, отписаться, отписка, відписатися",
-        "توقف, إيقاف, إلغاء, إلغاء الاشتراك",
-        "रोकें, रोको, बंद करो, बंद करें, बंद, बन्द करो, थांबवा, বন্ধ, বন্ধ করুন",
-        "நிறுத்து, ఆపు, ఆపండి, ನಿಲ್ಲಿಸಿ, നിർത്തുക, બંધ કરો, ਬੰਦ ਕਰੋ",
-        "退订, 停止, 中止, 取消, 停止订阅, 取消订阅, 取消訂閱, 退訂, 配信停止",
-        "수신거부, 수신 거부, 해지, 구독취소, 구독 취소, หยุด, ยกเลิก",
+        "revoke, remove me, please remove me, remove me please, take me off the list, take me off your list",
+        "unsub, unsubscribe me, unsubscribe all, unsubscribe please, please unsubscribe, opt me out",
+        "please unsubscribe me",
+        "stop now, stop thanks, stop thank you, stop messages, stop all messages, stop messaging me, stop texting me",
+        "stop sending messages, stop sending me messages, stop notifications, stop alerts, stop updates, stop sms",
+        "no more messages, do not contact me, don't contact me, dont contact me, don't message me, dont message me",
+        "arrêt, arrête, arrêter, arrêtez, désabonner, se désabonner, désabonnement, désinscription, désinscrire",
+        "se désinscrire, stop svp, stop merci, stop s'il vous plaît, ne plus recevoir",
+        "parar, pare, baja, dar de baja, darse de baja, darme de baja, cancelar, cancelar suscripción, salir, detener",
+        "desuscribir, desuscribirse, desuscribirme, no más mensajes, no quiero más mensajes",
+        "sair, sair da lista, descadastrar, descadastre, desinscrever, cancelar inscrição, não quero mais receber",
+        "não quero mais receber mensagens, não quero mais mensagens",
+        "abmelden, abmeldung, abbestellen, austragen, stopp, stop bitte, bitte stop, keine nachrichten mehr",
+        "annulla, disiscrivi, disiscrivimi, disiscriviti, disiscrizione, cancellami",
+        "afmelden, uitschrijven, stoppen, afmeld, avmeld, avregistrera, avprenumerera, sluta, lopeta",
+        "berhenti, berhenti langganan, stop langganan, henti, wypisz, wypisz mnie, iptal, ayrıl, durdur",
+        "abonelikten çık",
+        "odhlásit, odhlásit se, dezabonare, leiratkozás, leiratkozom, ngừng, hủy đăng ký, itigil, ihinto, sitisha",
+        "стоп, отписаться, отписка, отпишите меня, прекратите, не пишите мне, відписатися, відписка, відпишіть мене",
+        "отписване, спри, σταματήστε, διακοπή, הסר, הסר אותי, הסירו אותי, הפסק, עצור",
+        "توقف, قف, إيقاف, إلغاء, إلغاء الاشتراك, بند کرو, بند کریں, روکیں, لغو, لغو عضویت",
+        "रोकें, रोको, बंद करो, बंद करें, बंद, बन्द करो, बन्द करें, स्टॉप, मैसेज बंद करो, मैसेज मत भेजो",
+        "band karo, bandh karo, band kar do, message mat bhejo, थांबवा, बंद करा, বন্ধ, বন্ধ করুন, স্টপ",
+        "நிறுத்து, நிறுத்தவும், ஸ்டாப், ఆపు, ఆపండి, స్టాప్, ನಿಲ್ಲಿಸಿ, ಸ್ಟಾಪ್, നിർത്തുക, સ્ટોપ, બંધ કરો, બંધ",
+        "ਬੰਦ ਕਰੋ, ਬੰਦ, 退订, 停止, 中止, 取消, 停止订阅, 取消订阅, 取消訂閱, 退訂, 停止接收, 不要再发, 不要再發",
+        "配信停止, 停止してください, 購読解除, 配信解除",
+        "수신거부, 수신 거부, 수신중지, 수신 중지, 중지, 해지, 구독취소, 구독 취소, หยุด, ยกเลิก, เลิกรับ",
     ),
     "stop_marketing": (
         "stop promotions, stop promotion, stop promos, stop promo, stop marketing, stop offers, no promotions, no ads",
@@ -69,7 +85,8 @@ USUAL: dict[Kind, tuple[str, ...]] = {
 #: Of the usual words those that, on a button or in a list, are mostly an answer to something else.
 AMBIGUOUS = (
     "end, quit, cancel, revoke, remove me, baja, cancelar, salir, sair, annulla, iptal, ayrıl, إلغاء, बंद करो, बंद करें",
-    "बंद, बन्द करो, বন্ধ, বন্ধ করুন, બંધ કરો, ਬੰਦ ਕਰੋ, 中止, 取消, 해지, ยกเลิก",
+    "बंद, बन्द करो, बन्द करें, बंद करा, band karo, bandh karo, band kar do, বন্ধ, বন্ধ করুন, બંધ કરો, બંધ",
+    "ਬੰਦ ਕਰੋ, ਬੰਦ, 中止, 取消, 해지, 중지, ยกเลิก, لغو, بند کرو, بند کریں, dar de baja, descadastre, stoppen",
     "start, resume, reprendre, reanudar, alta, retomar, assinar, anmelden, fortsetzen, mulai, başlat, старт, ابدأ",
     "शुरू करें, शुरू करो, चालू करो, चालू करें, শুরু, தொடங்கு, 恢复",
 )

@@ -13,6 +13,12 @@ from harkara.schemas.keywords import Keywords
         "STOP", " stop. ", "Stop!", "ｓｔｏｐ", "*STOP*", "stop 🙏🏽", "🛑 STOP 🛑", "unsubscribe", "Opt-Out",
         "बंद करो।", "Отписаться", "Arret", "ARRÊT!", "إلغاء", "الغاء", "إِلْغَاء", "stop\u200d", "退订",
         "salir", "Detener", "取消", "中止", "해지", "수신 거부", "หยุด", "ยกเลิก", "Durdur!", "arrêtez", "revoke",
+        "Please unsubscribe me", "unsub", "Stop, thank you!", "Stop messaging me.", "Don’t message me",
+        "DONT CONTACT ME",
+        "Désabonnement", "ne plus recevoir", "Dar de baja", "no mas mensajes", "não quero mais receber",
+        "sair da lista",
+        "Bitte stop!", "Keine Nachrichten mehr", "wypisz mnie", "Відписка", "не пишите мне", "הסר", "band karo", "स्टॉप",
+        "बन्द करें", "بند کریں", "ਬੰਦ", "不要再发", "수신 중지", "ngung",
         "S.T.O.P", "S-T-O-P!", "s t o p", "STOP STOP", "Stop! Stop!! STOP!!!", "стоп стоп", "停 止",
     ],
 )  # fmt: skip
@@ -41,7 +47,10 @@ def test_words_that_start_again(text: str) -> None:
     [
         "STOP please don't", "don't stop", "the bus stop", "stop it, you're making me laugh", "stops", "stopstop", "",
         " ", "🛑", "ok", "बद", "please don't unsubscribe me", "stop start", "stop stop it", "alto", "dur",
-        "start the order", "x" * 5000,
+        "start the order", "x" * 5000, "please don't stop", "non-stop", "stop by the shop", "cancel my order",
+        "weekend",
+        "can you stop by?", "stop loss", "quiero cancelar mi pedido", "取消订单", "acha", "dung", "huy",
+        "no more", "remove",
     ],
 )  # fmt: skip
 def test_nothing_is_guessed(text: str) -> None:
