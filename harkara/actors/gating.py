@@ -60,7 +60,7 @@ class Gate:
                 await limits.judge(con, attempts, facts, verdicts)
                 intended, transaction = await sending.intend(con, _intents(attempts, verdicts, facts))
                 written = intended | await deferring.defer(con, deferrals(attempts, verdicts))
-                await self._taken(con, attempts, facts, verdicts, written)
+                await self._taken(con, attempts, verdicts, written)
                 judged = list(map(Judged, verdicts, facts))
         except Exception as error:
             # Nothing has left yet: an intent that was written after all is no ambiguous send, but ours to go on with.
@@ -78,7 +78,6 @@ class Gate:
         self,
         con: Connection,
         attempts: Sequence[Attempt],
-        facts: Sequence[Facts],
         verdicts: list[Verdict],
         written: Collection[UUID],
     ) -> None:
@@ -89,7 +88,7 @@ class Gate:
             if isinstance(verdicts[i], Go | Suppress | Defer) and attempt.message_id not in written
         ]
         if taken:
-            await limits.uncount(con, [(attempts[i], facts[i], verdicts[i]) for i in taken])
+            await limits.uncount(con, [(attempts[i], verdicts[i]) for i in taken])
         for i in taken:
             verdicts[i] = _TAKEN
 

@@ -26,14 +26,14 @@ async def judge(con: Connection, attempts: Sequence[Attempt], facts: Sequence[Fa
     await _allowance(con, attempts, facts, verdicts)
 
 
-def _counts(facts: Facts, verdict: Verdict) -> bool:
-    """A message counts once, however often it is tried."""
-    return isinstance(verdict, Go) and facts.attempts == 0
+def _counts(message: Attempt, verdict: Verdict) -> bool:
+    """A message counts when it leaves, and no more once WhatsApp has not taken it. Sent once more it counts once."""
+    return isinstance(verdict, Go) and not message.resend
 
 
-async def uncount(con: Connection, judged: Sequence[tuple[Attempt, Facts, Verdict]]) -> None:
+async def uncount(con: Connection, judged: Sequence[tuple[Attempt, Verdict]]) -> None:
     """Take back what was counted of these, which do not leave from here."""
-    twice = Counter(message.tenant for message, facts, verdict in judged if _counts(facts, verdict))
+    twice = Counter(message.tenant for message, verdict in judged if _counts(message, verdict))
     if twice:
         await counting.keep_back(con, twice, exhausted=False)
 
@@ -81,7 +81,7 @@ async def _allowance(
     con: Connection, attempts: Sequence[Attempt], facts: Sequence[Facts], verdicts: list[Verdict]
 ) -> None:
     """What a plan includes a month."""
-    going = [i for i, verdict in enumerate(verdicts) if _counts(facts[i], verdict)]
+    going = [i for i, verdict in enumerate(verdicts) if _counts(attempts[i], verdict)]
     leaving = Counter(attempts[i].tenant for i in going)
     if not leaving:
         return

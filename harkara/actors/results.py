@@ -13,6 +13,9 @@ from harkara.storage import counting, sending
 from harkara.storage.sending import Elsewhere, Result
 from harkara.storage.storage import Storage, is_away, reason_of
 
+#: What the results say of messages that WhatsApp provably did not take: for good, or this time.
+NOT_TAKEN = frozenset({"failed", "queued"})
+
 
 class Results:
     """Writes results, and moves enrolments on with them."""
@@ -50,8 +53,8 @@ class Results:
     async def _finish_batch(self, results: Sequence[Result]) -> list[bool | Elsewhere]:
         """Write results; the answer to each is whether its enrolment has ended with it."""
         async with self._storage.batch({result.tenant for result in results}) as con:
-            if refused := [(r.message_id, r.tenant) for r in results if r.status == "failed" and not r.resent]:
-                await counting.give_back(con, refused)
+            if not_taken := [(r.message_id, r.tenant) for r in results if r.status in NOT_TAKEN and not r.resent]:
+                await counting.give_back(con, not_taken)
             ended, elsewhere = await sending.finish(con, results)
         return [
             False if result.advance is None else elsewhere.get(id_ := result.advance.enrollment_id, id_ in ended)

@@ -49,14 +49,17 @@ where u.tenant_id = i.tenant_id and u.month = date_trunc('month', now() at time 
 returning u.tenant_id, u.exhausted_at = now()
 """
 
-#: Of those that are written as failed now and were not before; WhatsApp gave none of them an id.
+#: Of those whose attempt ends now; WhatsApp gave none of them an id. In the order in which they are counted.
 _GIVE_BACK = """
 with back as (
-  select m.tenant_id, count(*) as messages from unnest($1::uuid[], $2::text[]) as i (id, tenant_id)
+  select m.tenant_id, date_trunc('month', m.attempted_at at time zone 'utc')::date as month, count(*) as messages
+  from unnest($1::uuid[], $2::text[]) as i (id, tenant_id)
   join messages m on m.id = i.id and m.tenant_id || '' = i.tenant_id
-  where m.status = 'sending' and m.wamid is null group by 1)
-update monthly_usage u set messages = greatest(0, u.messages - back.messages)
-from back where u.tenant_id = back.tenant_id and u.month = date_trunc('month', now() at time zone 'utc')::date
+  where m.status = 'sending' and m.wamid is null group by 1, 2),
+locked as (
+  select u.id, back.messages from monthly_usage u join back on back.tenant_id = u.tenant_id and back.month = u.month
+  order by u.tenant_id, u.month for no key update of u)
+update monthly_usage u set messages = greatest(0, u.messages - locked.messages) from locked where u.id = locked.id
 """
 
 
@@ -95,6 +98,6 @@ async def keep_back(con: Connection, messages: Mapping[str, int], *, exhausted: 
     return {row[0] for row in rows if row[1]}
 
 
-async def give_back(con: Connection, failed: Sequence[tuple[UUID, str]]) -> None:
+async def give_back(con: Connection, not_taken: Sequence[tuple[UUID, str]]) -> None:
     """Take back what was counted for (message, tenant) that WhatsApp did not take; before that is written."""
-    await con.execute(_GIVE_BACK, [id_ for id_, _ in failed], [tenant for _, tenant in failed])
+    await con.execute(_GIVE_BACK, [id_ for id_, _ in not_taken], [tenant for _, tenant in not_taken])

@@ -21,7 +21,7 @@ from harkara.actors.ticker import Ticker
 from harkara.bus.messages import Delivery
 from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.errors import rule_for
-from harkara.gateway.protocol import Accepted, Answer, Credentials, Refused
+from harkara.gateway.protocol import Accepted, Answer, Credentials, NotSent, Refused
 from harkara.ids import uuid7
 from harkara.policy import allowance
 from harkara.schemas.content import Content, Template
@@ -500,6 +500,27 @@ async def test_what_whatsapp_refuses_counts_for_nothing_and_what_comes_again_cou
     await sender(storage, world).handle(work)
     await send(storage, world, other)
     assert (await used(storage, one), world.taken) == (1, 1)
+
+
+async def test_what_does_not_reach_whatsapp_counts_for_nothing_whatever_becomes_of_it(
+    storage: Storage, one: Enrolled, admin: asyncpg.Connection
+) -> None:
+    for answer in (NotSent("nobody listens"), Refused(131000, "no", "again", rule_for(131000))):
+        for _ in range(2):
+            assert isinstance(await send(storage, World(answer), one), Retry)
+            assert ((await message(storage, one)).status, await used(storage, one)) == ("queued", 0)
+    # Tried when the month turned, it was of the month before.
+    await admin.execute("update monthly_usage set messages = 7 where tenant_id = $1", one.tenant)
+
+    class AtItsTurn(World):
+        async def send(self, *_: Any, **__: Any) -> Answer:
+            await admin.execute("update messages set attempted_at = '2026-01-31' where id = $1", one.message)
+            return self.answer
+
+    assert isinstance(await send(storage, AtItsTurn(NotSent("nobody listens")), one), Retry)
+    assert await used(storage, one) == 8
+    assert isinstance(await send(storage, World(), one), Done)
+    assert await used(storage, one) == 9
 
 
 async def test_a_contact_of_another_tenant_is_not_counted(
