@@ -11,7 +11,7 @@ from harkara.bus.api import Api
 from harkara.bus.errors import BusError
 from harkara.bus.pausing import is_paused
 from harkara.schemas.api import Why
-from harkara.schemas.reasons import ENROLLING_PAUSED, GATEWAY, HELD_BACK
+from harkara.schemas.reasons import ENROLLING_PAUSED, GATEWAY, HELD_BACK, addressed
 from harkara.storage import pausing
 from harkara.storage.linking import UNLINKED
 from harkara.storage.models import Campaign, Sender
@@ -63,7 +63,5 @@ async def by_operator(bus: Bus | None, *actors: str) -> Why | None:
 
 def _why(code: str, reason: str | None, **ids: UUID) -> Why:
     text, todo = HELD_BACK[code]
-    for name, id_ in ids.items():
-        todo = todo.replace(f"{{{name}}}", str(id_))
     said = f"{text}: {reason}" if reason else text
-    return Why(code=code, text=said, todo=_ASK if pausing.by_operator(reason) else todo)
+    return Why(code=code, text=said, todo=_ASK if pausing.by_operator(reason) else addressed(todo, **ids))

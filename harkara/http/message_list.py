@@ -28,7 +28,7 @@ from harkara.schemas.api import (
     Why,
 )
 from harkara.schemas.content import Content
-from harkara.schemas.reasons import ENDED, words
+from harkara.schemas.reasons import ENDED, Words, addressed, words
 from harkara.storage import sending
 from harkara.storage.models import Campaign, Message, Sender
 from harkara.storage.sending import Attempt
@@ -171,7 +171,7 @@ async def _to_come(ctx: Context[None, None], message: Message) -> Why | None:
     verdict = judge(msgspec.structs.replace(facts, now=leaves_at), attempt)
     if not isinstance(verdict, Suppress):
         return None
-    return Why(code=verdict.reason, text=ENDED[verdict.reason].text, todo=ENDED[verdict.reason].todo)
+    return _told(message, verdict.reason, ENDED[verdict.reason])
 
 
 async def _waits_for(ctx: Context[None, None], message: Message) -> Why | None:
@@ -220,5 +220,8 @@ def _why(message: Message) -> Why | None:
     found = words(message.status, message.reason, message.error_code)
     if found is None:
         return None
-    code, (text, todo) = found
-    return Why(code=code, text=text, todo=todo.replace("{id}", str(message.id)))
+    return _told(message, *found)
+
+
+def _told(message: Message, code: str, words: Words) -> Why:
+    return Why(code=code, text=words.text, todo=addressed(words.todo, id=message.id, sender_id=message.sender_id))

@@ -210,6 +210,13 @@ _FAILED = "mend what the text says, and send a new message"
 _NO_MORE = "it is not tried again by itself: send a new message if it is still wanted"
 
 
+def addressed(todo: str, **ids: object) -> str:
+    """What to do, with the ids of what it is to be done to in their places."""
+    for name, id_ in ids.items():
+        todo = todo.replace(f"{{{name}}}", str(id_))
+    return todo
+
+
 def _not_again(against: Words) -> Words:
     return Words(f"{IN_DOUBT.text}. It is not sent once more, because {against.text}", against.todo)
 

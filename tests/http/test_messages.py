@@ -411,6 +411,7 @@ async def test_a_page_of_what_is_rare_looks_at_so_many_messages_and_says_where_t
         ({"status": "failed", "reason": "Something new", "error_code": 999}, "999", "Something new"),
         ({"status": "unknown", "reason": "time-out"}, "in_doubt", "may or may not"),
         ({"status": "queued", "reason": "nobody answers"}, "queued", "nobody answers"),
+        ({"status": "queued", "reason": "template_paused"}, "template_paused", "is paused"),
         ({"status": "queued"}, None, None),
         ({"status": "read"}, None, None),
     ],
@@ -426,6 +427,7 @@ async def test_a_message_says_in_words_why_it_went_no_further(
         assert why["code"] == code
         assert words in why["text"]
         assert why["todo"]
+        assert "{" not in why["todo"]
 
 
 @pytest.mark.parametrize(

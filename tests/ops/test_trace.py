@@ -41,6 +41,27 @@ async def test_receipts_in_whole_seconds_keep_their_order_and_say_so(storage: St
     ]
 
 
+@pytest.mark.parametrize(
+    ("columns", "todo"),
+    [
+        ({"reason": "(#131000) Something went wrong", "error_code": 131000}, "POST /messages/{id}/cancel"),
+        (
+            {"reason": "template_paused", "deferred_until": MADE + timedelta(days=9999)},
+            "POST /senders/{sender}/templates/",
+        ),
+        ({"status": "suppressed", "reason": "template_missing"}, "POST /senders/{sender}/templates/sync"),
+    ],
+)
+async def test_what_to_do_names_what_it_is_to_be_done_to(
+    storage: Storage, new_tenant: NewTenant, columns: dict[str, Any], todo: str
+) -> None:
+    one = await enrolled(storage, await new_tenant())
+    id_ = await waiting(storage, one, attempts=1, **columns)
+    story = await Teller(storage, None).tell(id_, one.tenant)
+    assert story is not None
+    assert todo.format(id=id_, sender=one.sender) in story.now[0].todo
+
+
 @pytest.mark.parametrize("kind", ["message", "campaign", "sender"])
 async def test_what_waits_for_a_phone_says_so(storage: Storage, new_tenant: NewTenant, kind: str) -> None:
     one = await enrolled(storage, await new_tenant())

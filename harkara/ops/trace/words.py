@@ -17,7 +17,7 @@ from harkara.ops.terminal import age, at
 from harkara.ops.trace.rows import Row, Rows, as_uuid
 from harkara.ops.trace.streams import Lying, Streams
 from harkara.printing import messages_wait
-from harkara.schemas.reasons import ENDED, GATEWAY, HELD_BACK, IN_DOUBT, POLICY
+from harkara.schemas.reasons import ENDED, GATEWAY, HELD_BACK, IN_DOUBT, POLICY, addressed
 from harkara.schemas.reasons import words as why
 from harkara.storage.halting import WITH_TENANT
 from harkara.storage.linking import UNLINKED
@@ -102,6 +102,8 @@ class Case:
         return self._reader[0]
 
     def is_(self, code: str, where: str, waits_for: str, todo: str = "nothing", *, done: bool = False) -> Now:
+        ids = {"id": self.message["id"] if self.message else self.id, "sender_id": self.sender_id}
+        todo = addressed(todo, **{name: id_ for name, id_ in ids.items() if id_ is not None})
         return Now(id=self.id, kind=self.kind, code=code, where=where, waits_for=waits_for, todo=todo, done=done)
 
     def ago(self, instant: datetime) -> str:
@@ -281,7 +283,7 @@ def _number(case: Case) -> Now | None:
         words = HELD_BACK["number_disconnected"]
         detail = f": {sender['session_detail']}" if sender["session_detail"] else ""
         told = f"{case.number}, which no phone is linked to{detail}"
-        return case.is_("number_disconnected", _place(case), told, words.todo.replace("{sender_id}", str(sender["id"])))
+        return case.is_("number_disconnected", _place(case), told, words.todo)
     rest = max((one for one in (sender["held_until"], case.rest_until) if one), default=None)
     if rest is None or rest <= case.now:
         return None
