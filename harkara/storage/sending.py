@@ -329,7 +329,7 @@ with results as (
       failed_at = case when i.status = 'failed' then coalesce(m.failed_at, clock_timestamp()) else m.failed_at end,
       resend_at = coalesce(m.resend_at, clock_timestamp() + i.resend_after),
       resent = m.resent and not i.unsent,
-      updated_at = now()
+      updated_at = case when m.status = i.status then m.updated_at else now() end
   from (
     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::interval[],
                          $8::bool[], $9::uuid[], $10::text[], $11::text[], $12::int[], $13::uuid[], $14::uuid[],

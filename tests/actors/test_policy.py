@@ -523,6 +523,17 @@ async def test_what_does_not_reach_whatsapp_counts_for_nothing_whatever_becomes_
     assert await used(storage, one) == 9
 
 
+async def test_what_is_settled_is_as_old_as_that_when_its_work_comes_again(storage: Storage, one: Enrolled) -> None:
+    async with storage.tenant(one.tenant):
+        await Contact.filter(id=one.contact).update(opted_out_at=datetime.now(UTC))
+    world = World()
+    await send(storage, world, one)
+    settled = await message(storage, one)
+    await send(storage, world, one)
+    again = await message(storage, one)
+    assert (again.status, again.reason, again.updated_at) == ("suppressed", "opted_out", settled.updated_at)
+
+
 async def test_a_contact_of_another_tenant_is_not_counted(
     storage: Storage, one: Enrolled, new_tenant: NewTenant
 ) -> None:
