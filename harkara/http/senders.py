@@ -177,6 +177,15 @@ def shown_session(row: Sender) -> SessionShown | None:
     return msgspec.convert(found, SessionShown)
 
 
+#: The other numbers of the same portfolio, which use up the same limit.
+_PORTFOLIO = """
+select o.id from senders s join senders o
+  on o.tenant_id = s.tenant_id and o.id <> s.id
+    and coalesce(o.portfolio_id, o.waba_id) = coalesce(s.portfolio_id, s.waba_id)
+where s.tenant_id = $1 and s.id = $2 order by o.id
+"""
+
+
 async def change(ctx: Context[PatchSender, None]) -> SenderShown:
     """Change what may change; a secret that is given replaces the one before.
 
@@ -192,9 +201,13 @@ async def change(ctx: Context[PatchSender, None]) -> SenderShown:
             ctx.telling = True
         if {"waba_id", "access_token"} & changes.keys() and templates.may_sync(sender):
             await templates.soon(ctx, con, sender.id)
+        others = list[UUID]()
         if {"daily_limit", "portfolio_id"} & changes.keys():
-            await ctx.tell(con, ReleaseTemplate(sender_ids=[str(sender.id)]), str(ctx.new_id()))
-    sender_changed(ctx.door, sender.id)
+            others = [row[0] for row in await con.fetch(_PORTFOLIO, ctx.tenant, sender.id)]
+            shared = ReleaseTemplate(sender_ids=[str(id_) for id_ in (sender.id, *others)])
+            await ctx.tell(con, shared, str(ctx.new_id()))
+    for id_ in (sender.id, *others):
+        sender_changed(ctx.door, id_)
     if changes.get("status") == "active":
         await _let_go(ctx, sender.id)
     return shown_sender(sender)

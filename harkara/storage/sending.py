@@ -449,8 +449,13 @@ where s.tenant_id = $1 and s.version_id = (select version_id from campaign_steps
 order by s.position
 """
 
+#: A number that names no limit of its own has its portfolio's: all of them use up the same one.
 _SENDER = f"""
-select s.provider, s.phone_number_id, s.access_token, s.mps, {_SENDER_STATUS}, s.held_until, s.daily_limit,
+select s.provider, s.phone_number_id, s.access_token, s.mps, {_SENDER_STATUS}, s.held_until,
+       coalesce(s.daily_limit, (
+         select min(o.daily_limit) from senders o
+         where o.tenant_id = s.tenant_id
+           and coalesce(o.portfolio_id, o.waba_id) = coalesce(s.portfolio_id, s.waba_id))),
        coalesce(s.portfolio_id, s.waba_id, s.id::text), coalesce(s.pair_limit, s.provider = 'cloud'), t.plan
 from senders s join tenants t on t.id = s.tenant_id where s.tenant_id = $1 and s.id = $2
 """  # noqa: S608 - no part of it comes from outside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 from door_client import Account
 
-from harkara.storage import templates
+from harkara.storage import sending, templates
 from harkara.storage.storage import Storage
 from harkara.storage.templates import Found
 
@@ -150,3 +151,22 @@ async def test_what_waits_for_room_is_judged_again_when_the_limit_is_another(
     assert await admin.fetchval(asked, acme.tenant) is None
     await acme.call("PATCH", f"/senders/{sender}", body={"daily_limit": 100})
     assert await admin.fetchval(asked, acme.tenant) == sender
+
+
+async def test_all_numbers_of_a_portfolio_use_up_its_limit_whichever_names_it(
+    acme: Account, admin: asyncpg.Connection, storage: Storage
+) -> None:
+    named = await acme.sender(daily_limit=250, portfolio_id="p")
+    silent, larger = await acme.sender(waba_id="p"), await acme.sender(portfolio_id="p", daily_limit=2000)
+    alone = await acme.sender()
+
+    async def limits() -> list[tuple[int | None, str]]:
+        async with storage.batch((acme.tenant,)) as con:
+            rows = [await sending.sender(con, acme.tenant, UUID(id_)) for id_ in (named, silent, larger, alone)]
+        return [(row[6], row[7]) for row in rows]
+
+    assert await limits() == [(250, "p"), (250, "p"), (2000, "p"), (None, alone)]
+    await acme.call("PATCH", f"/senders/{named}", body={"daily_limit": 1000})
+    assert await limits() == [(1000, "p"), (1000, "p"), (2000, "p"), (None, alone)]
+    asked = "select body::jsonb -> 'sender_ids' from outbox where tenant_id = $1 and subject like '%.release'"
+    assert set(json.loads(await admin.fetchval(asked, acme.tenant))) == {named, silent, larger}
