@@ -20,7 +20,7 @@ from loguru import logger
 
 from harkara.actors.filing import Parts, file
 from harkara.actors.halting import Refusal, halt_for
-from harkara.actors.hearing import as_uuid, hear
+from harkara.actors.hearing import as_uuid, hear, storable
 from harkara.actors.learning import Failure, Lessons, learn_late
 from harkara.actors.librarian import updated_event
 from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_early
@@ -277,7 +277,7 @@ def _price(before: Receipt | None, status: StatusUpdate) -> tuple[str | None, st
     told = (before.pricing, before.priced_by) if before else (None, None)
     if not status.pricing or _place(status.status) <= _place(told[1]):
         return told
-    return msgspec.json.encode({**status.pricing, "status": status.status}).decode(), status.status
+    return msgspec.json.encode(storable({**status.pricing, "status": status.status})).decode(), status.status
 
 
 def _place(status: str | None) -> int:

@@ -173,6 +173,14 @@ async def test_what_was_priced_before_prices_were_counted_is_not_taken_back(
     assert counted == [("utility", 1)]
 
 
+async def test_a_price_that_the_database_can_not_hold_keeps_no_status_from_being_read(
+    storage: Storage, new_tenant: NewTenant
+) -> None:
+    one, prices = await enrolled(storage, await new_tenant()), {"delivered": PRICING | {"category": "util\0ity"}}
+    found = await after(storage, one, ("delivered",), None, {**prices})
+    assert (found["status"], found["pricing"]["category"]) == ("delivered", "utility")
+
+
 async def test_what_failed_tells_why_and_what_arrived_has_not_failed(storage: Storage, new_tenant: NewTenant) -> None:
     one = await enrolled(storage, await new_tenant())
     failed = await after(storage, one, LIVES["failed alone"], None)
