@@ -9,7 +9,7 @@ retries: while the database is away
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -38,6 +38,7 @@ from harkara.gateway.reports import parse
 from harkara.gateway.told import StatusUpdate, TemplateUpdate, Webhook
 from harkara.gateway.unread import UNREADABLE
 from harkara.ids import id_of
+from harkara.policy import window
 from harkara.schemas import events
 from harkara.schemas.base import Message
 from harkara.schemas.work import Inbound
@@ -119,8 +120,7 @@ class Receipts:
                 told[place] += [*_told(d, webhook, moved), *chain(*news)]
             await _give_up(con, [(batch[place], told[place]) for place in lost])
         if self._counts is not None:
-            came = [(d.message.sender_id, f"+{m.phone}") for d, webhook in good for m in webhook.messages if m.phone]
-            await self._counts.came_in(came)
+            await self._counts.came_in([one for d, webhook in good for one in _came_in(d, webhook)])
             await learn_late(self._counts, _failures(good, moved))
         for who, named in met.seen:
             self._seen.add(who, named)
@@ -133,6 +133,14 @@ class Receipts:
         return [
             lost.get(place) or (_again() if place in early else Done(tuple(told[place]))) for place in range(len(batch))
         ]
+
+
+def _came_in(d: Delivery[Inbound], webhook: Webhook) -> Iterator[tuple[str, str]]:
+    """Who has written to which number, by that under which they are written to; not what is told a day late."""
+    for m in webhook.messages:
+        who = f"+{m.phone}" if m.phone else m.user_id
+        if who and m.type != "system" and window.is_open(m.at, d.at):
+            yield d.message.sender_id, who
 
 
 def _again() -> Retry:

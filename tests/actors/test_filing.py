@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -69,6 +70,16 @@ async def test_what_is_for_another_number_of_the_tenant_is_that_one_s(world: Wor
     assert isinstance(await handled(world, world.delivery(to(OTHER, said(**HELLO))), counts), Done)
     assert await conversations(world) == {other}
     assert counts.came == [(str(other), PHONE)]
+
+
+async def test_who_has_written_counts_whoever_hides_a_number_too_and_not_what_is_told_a_day_late(world: World) -> None:
+    counts, late = Counted(), AT + timedelta(hours=24)
+    hidden = said(phone=None, from_user_id="US.77", **HELLO)
+    changed = said(type="system", system={"type": "customer_identity_changed", "body": "New phone"})
+    for value, came in ((said(**HELLO), AT), (hidden, AT), (changed, AT), (said(**HELLO), late)):
+        await handled(world, world.delivery(value, came=came), counts)
+    number = str(world.one.sender)
+    assert counts.came == [(number, PHONE), (number, "US.77")]
 
 
 async def test_one_webhook_for_several_numbers_is_each_one_s(world: World) -> None:
