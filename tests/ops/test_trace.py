@@ -14,6 +14,7 @@ from harkara.storage.models import Message, Sender
 from harkara.storage.storage import Storage
 
 MADE = datetime(2026, 3, 1, 12, 0, 3, 412_000, tzinfo=UTC)
+LATER = MADE + timedelta(days=9999)
 
 
 async def waiting(storage: Storage, one: Enrolled, **more: Any) -> str:
@@ -46,7 +47,7 @@ async def test_receipts_in_whole_seconds_keep_their_order_and_say_so(storage: St
     [
         ({"reason": "(#131000) Something went wrong", "error_code": 131000}, "POST /messages/{id}/cancel"),
         (
-            {"reason": "template_paused", "deferred_until": MADE + timedelta(days=9999)},
+            {"reason": "template_paused", "deferred_until": LATER},
             "POST /senders/{sender}/templates/",
         ),
         ({"status": "suppressed", "reason": "template_missing"}, "POST /senders/{sender}/templates/sync"),
@@ -60,6 +61,30 @@ async def test_what_to_do_names_what_it_is_to_be_done_to(
     story = await Teller(storage, None).tell(id_, one.tenant)
     assert story is not None
     assert todo.format(id=id_, sender=one.sender) in story.now[0].todo
+
+
+@pytest.mark.parametrize(
+    ("columns", "waits_for"),
+    [
+        ({}, "a receipt that settles it"),
+        (
+            {"resend_at": LATER},
+            f"a receipt that settles it, or its time to be sent once more, {LATER:%Y-%m-%d %H:%M:%S}",
+        ),
+        (
+            {"resend_at": MADE},
+            "a receipt that settles it: those that have come are read first, then it is sent once more",
+        ),
+        ({"resend_at": LATER, "resent": True}, "a receipt that settles it"),
+    ],
+)
+async def test_what_is_in_doubt_says_what_it_waits_for(
+    storage: Storage, new_tenant: NewTenant, columns: dict[str, Any], waits_for: str
+) -> None:
+    one = await enrolled(storage, await new_tenant())
+    story = await Teller(storage, None).tell(await waiting(storage, one, status="unknown", **columns), one.tenant)
+    assert story is not None
+    assert story.now[0].waits_for == waits_for
 
 
 @pytest.mark.parametrize("kind", ["message", "campaign", "sender"])

@@ -167,8 +167,11 @@ def _no_receipt(case: Case) -> Now | None:
 def _in_doubt(case: Case) -> Now | None:
     if case.message is None or case.status != "unknown":
         return None
-    again = case.message["resend_at"]
-    waits = "a receipt that settles it" + (f", or its time to be sent once more, {at(again)}" if again else "")
+    waits, again = "a receipt that settles it", None if case.message["resent"] else case.message["resend_at"]
+    if again is not None and again > case.now:
+        waits += f", or its time to be sent once more, {at(again)}"
+    elif again is not None:
+        waits += ": those that have come are read first, then it is sent once more"
     return case.is_("in_doubt", f"in doubt: {IN_DOUBT.text}", waits, IN_DOUBT.todo)
 
 
