@@ -14,6 +14,13 @@ _EMAIL = re.compile(r"^[^@\s]+@[^@\s.]+(\.[^@\s.]+)+\Z")
 _LOCALE = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8}){0,2}\Z")
 _E164 = re.compile(r"^\+[1-9][0-9]{5,14}\Z")
 
+#: How people write the + of a number, and what a spreadsheet makes of one that it takes for an amount.
+_ABROAD = re.compile(r"^00(?=[1-9\s(])")
+_SHORTENED = re.compile(r"^\+?\d([.,]\d+)?E\+?\d+\Z", re.IGNORECASE)
+
+#: Mexican numbers with the 1 that was dialled from abroad until 2020: WhatsApp still writes it, nobody else has it.
+_DIALLED = re.compile(r"^\+521(?=[2-9]\d{9}\Z)")
+
 #: Where mobile numbers are written with and without a digit: what is before it, the digit, what is after it. In Brazil
 #: that is the ninth digit, in Mexico and Argentina what is or was dialled from abroad.
 _LINES = (
@@ -30,8 +37,12 @@ LOCALE_LIMIT = 16
 
 
 def e164(text: str, region: str | None) -> str:
-    """A phone number in E.164. `region` (two letters) is where numbers without + belong. Raises ValueError."""
-    stripped = text.strip()
+    """A phone number in E.164. `region` (two letters) is where numbers without + or 00 belong. Raises ValueError."""
+    stripped = _ABROAD.sub("+", text.strip())
+    if _SHORTENED.match(stripped):
+        raise ValueError(
+            "is a number that a spreadsheet has shortened: format the column as text, and give the numbers anew"
+        )
     if not stripped.startswith("+") and region is None:
         raise ValueError(
             "is not a phone number: begin with + and the country, such as +919876543210, or PATCH the tenant's"
@@ -39,12 +50,15 @@ def e164(text: str, region: str | None) -> str:
         )
     try:
         number = phonenumbers.parse(stripped, region)
+        found = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+        if _DIALLED.match(found):
+            found = _DIALLED.sub("+52", found)
+            number = phonenumbers.parse(found)
     except phonenumbers.NumberParseException:
         raise ValueError("is not a phone number: it should look like +919876543210") from None
     if not any(_fits(number, kind) for kind in REACHABLE):
         where = "its country" if stripped.startswith("+") else f"{region}, the tenant's default_region"
         raise ValueError(f"is not a possible phone number: it has too few or too many digits for {where}")
-    found = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     if not _E164.match(found):
         raise ValueError("is not a phone number that WhatsApp can reach: it has more than 15 digits, or too few")
     return found

@@ -302,7 +302,7 @@ class TenantShown(Shown):
 
 
 class PatchTenant(Body):
-    """`default_region` is the country (two letters) of phone numbers that don't begin with +.
+    """`default_region` is the country (two letters) of phone numbers that don't begin with + or 00.
 
     `keywords` replaces the tenant's own words by which contacts opt out and in. `quiet_hours` hold for campaigns that
     have none of their own and for all other marketing, `frequency_caps` for all marketing; null is none.
