@@ -179,3 +179,23 @@ async def test_a_plan_made_for_a_small_table_still_serves_a_full_one(new_databas
             await con.close()
     limits = BATCH * MOST_BLOCKS_A_ROW, BATCH * MOST_ROWS_A_ROW
     assert {name: cost for name, cost in read.items() if cost[0] > limits[0] or cost[1] > limits[1]} == {}
+
+
+async def test_contacts_with_numbers_in_two_spellings_are_not_compared_each_with_each(
+    new_database: NewDatabase, stack: Any
+) -> None:
+    database = await new_database()
+    await migrate(database.owner_url)
+    admin = await asyncpg.connect(stack.database("postgres", database.owner_url.rpartition("/")[2].partition("?")[0]))
+    con = await asyncpg.connect(database.app_url)
+    try:
+        await admin.execute("insert into tenants (id, name) values ('plans', 'plans')")
+        await con.execute("begin; set local app.tenant_ids = 'plans'")
+        add = "insert into contacts (id, tenant_id, phone) select app.uuid7(), 'plans', $1 || (70000000 + i) from"
+        for area in (11, 21):  # the first are planned for when there is nobody yet
+            await con.execute(f"{add} generate_series(1, {BATCH}) i", f"+55{area}9")
+        read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'contacts'"
+        assert await con.fetchval(read) < 2 * BATCH * MOST_ROWS_A_ROW
+    finally:
+        await con.close()
+        await admin.close()

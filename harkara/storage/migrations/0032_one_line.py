@@ -43,9 +43,9 @@ language plpgsql stable rows 1 as $$
 declare
   others text[] := array(
     select s.spelled from (
-      select c.phone from contacts c where c.tenant_id = of_tenant and c.id = of_contact
+      select c.phone from contacts c where c.tenant_id || '' = of_tenant and c.id = of_contact
       union all
-      select p.phone from phone_numbers p where p.tenant_id = of_tenant and p.contact_id = of_contact) n
+      select p.phone from phone_numbers p where p.tenant_id || '' = of_tenant and p.contact_id = of_contact) n
     cross join unnest((app.spellings(n.phone))[2:]) as s (spelled));
 begin
   if others <> '{}' then
@@ -69,15 +69,15 @@ language sql stable set search_path = public, pg_temp as $$
 $$""",
     # Gives contacts what was remembered of the numbers that they have gained, in any spelling, and what another contact
     # with the same line has opted out of; but not what they have taken back since. Whoever is just saying STOP there is
-    # waited for.
+    # waited for. The others are looked for all at once: a plan made while the table was empty reads a whole tenant for it.
     """
 create or replace function app.recall(of_tenants text[], of_contacts uuid[], gained text[]) returns void
 language plpgsql security definer set search_path = public, pg_temp as $$
 declare
   one record;
-  several boolean := exists (select from unnest(gained) as g (number) where cardinality(app.spellings(g.number)) > 1);
+  otherwise text[] := array(select unnest((app.spellings(g.number))[2:]) from unnest(gained) as g (number));
 begin
-  if not several and not exists (select from suppressions s where s.tenant_id = any (of_tenants)) then
+  if otherwise = '{}' and not exists (select from suppressions s where s.tenant_id = any (of_tenants)) then
     return;
   end if;
   for one in
@@ -89,13 +89,16 @@ begin
       delete from suppressions s using gains g
       where s.tenant_id = g.tenant_id and s.address = app.suppressed(g.tenant_id, g.spelled)
       returning g.tenant_id, g.contact_id, s.opted_out),
+    others as materialized (
+      select c.tenant_id, c.phone, c.id from contacts c
+      where c.tenant_id = any (of_tenants) and c.phone = any (otherwise)
+      union all
+      select p.tenant_id, p.phone, p.contact_id from phone_numbers p
+      where p.tenant_id = any (of_tenants) and p.phone = any (otherwise)),
     same as (
       select g.tenant_id, g.contact_id, app.outs(c) as opted_out
-      from gains g cross join lateral (
-        select c.id from contacts c where c.tenant_id = g.tenant_id and c.phone = g.spelled
-        union all
-        select p.contact_id from phone_numbers p where p.tenant_id = g.tenant_id and p.phone = g.spelled) o
-      join contacts c on c.tenant_id = g.tenant_id and c.id = o.id
+      from gains g join others o on o.tenant_id = g.tenant_id and o.phone = g.spelled
+      join contacts c on c.tenant_id || '' = g.tenant_id and c.id = o.id
       where g.spelled <> g.number and o.id <> g.contact_id order by c.id for share of c)
     select * from taken union all select * from same where opted_out is not null
   loop
