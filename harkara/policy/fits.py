@@ -113,8 +113,10 @@ def _buttons(template: Template, known: Sequence[Button]) -> Iterator[Fault]:
     filled = set[int]()
     for place, button in enumerate(template.buttons):
         index = place if button.index is None else button.index
-        filled.add(index)
         fault = _misfit(button, known[index] if index < len(known) else None, index)
+        if index in filled:
+            fault = f"the template's button {index} is given twice"
+        filled.add(index)
         if fault is not None:
             yield f"template.buttons[{place}]", fault
     for index, one in enumerate(known):

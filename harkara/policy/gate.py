@@ -250,7 +250,8 @@ def _template(facts: Facts, message: Attempt) -> Verdict | None:
     # A code that comes an hour late is of no use.
     if message.lane == "otp" or facts.now >= message.due_at + TEMPLATE_PATIENCE:
         return Suppress(held)
-    return _until(facts, message, facts.now + TEMPLATE_AGAIN, held)
+    again = facts.now + TEMPLATE_AGAIN  # or as soon as that is told, so that it waits as long as it is of use
+    return _wait(facts, min(again, message.expires_at or again), held)
 
 
 def _window(facts: Facts, message: Attempt) -> Verdict | None:
@@ -285,6 +286,10 @@ def _until(facts: Facts, message: Attempt, until: datetime, reason: Reason) -> V
     """Wait until then, if it will still be of use."""
     if message.expires_at is not None and until >= message.expires_at:
         return Suppress("expired")
+    return _wait(facts, until, reason)
+
+
+def _wait(facts: Facts, until: datetime, reason: Reason) -> Verdict:
     return Defer(until, reason) if until - facts.now > SOON else Wait(until - facts.now, reason)
 
 

@@ -76,6 +76,7 @@ def test_what_fits_is_left_alone(parts: list[dict[str, Any]], given: dict[str, A
         ([BUTTONS], {"buttons": [URL, {"type": "copy_code", "value": "x"}]}, "template.buttons[1]"),
         ([BUTTONS], {"buttons": [URL, {**URL, "index": 2}]}, "template.buttons[1]"),
         ([BUTTONS], {"buttons": [URL, {**URL, "index": 3}]}, "template.buttons[1]"),
+        ([BUTTONS], {"buttons": [URL, {**URL, "index": 0}]}, "template.buttons[1]"),
     ],
 )
 def test_what_does_not_fit_is_named(parts: list[dict[str, Any]], given: dict[str, Any], path: str) -> None:

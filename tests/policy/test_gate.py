@@ -241,6 +241,9 @@ def test_a_template_that_may_come_back_is_waited_for_a_day_unless_it_is_a_code(s
     assert judge(facts, late) == Suppress(reason)
     code = of_one_off(template_status=status)
     assert judge(code, one_off("otp", template="offer")) == Suppress(reason)
+    # It may come back sooner than it is asked for again.
+    for expires_at, until in ((NOW + timedelta(minutes=5),) * 2, (NOW + timedelta(days=2), NOW + TEMPLATE_AGAIN)):
+        assert judge(facts, attempt(template="offer", expires_at=expires_at)) == Defer(until, reason)
 
 
 @pytest.mark.parametrize("lane", ["otp", "utility", "marketing"])
