@@ -32,7 +32,7 @@ def read(stored: str) -> QuietHours:
 
 
 def zone_of(timezone: str | None, phone: str, default: str | None) -> ZoneInfo:
-    """The contact's own time zone; else that of its phone number, if such numbers have but one; else the tenant's."""
+    """The contact's own time zone; else that of its phone number, if such numbers have one clock; else the tenant's."""
     return _zone(timezone or zone_of_phone(phone) or default or "UTC")
 
 
@@ -45,12 +45,23 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def zone_of_phone(phone: str) -> str | None:
-    """The only zone in which numbers like this one (E.164) are, by the longest prefix that is known of them."""
+    """A zone with the clock of all numbers like this one (E.164), by the longest prefix that is known of them.
+
+    None if they have several: some of a country may live on an island with its own.
+    """
     digits = phone.removeprefix("+")
     for length in range(min(len(digits), TIMEZONE_LONGEST_PREFIX), 0, -1):
         if zones := TIMEZONE_DATA.get(digits[:length]):
-            return zones[0] if len(zones) == 1 else None
+            return zones[0] if len(zones) == 1 or _one_clock(zones) else None
     return None
+
+
+@lru_cache(maxsize=1024)
+def _one_clock(zones: tuple[str, ...]) -> bool:
+    """Whether clocks are the same there on each day of four years, as in London and on Guernsey."""
+    first, *others = map(_zone, zones)
+    days = (datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(days=n) for n in range(4 * 365))
+    return all(day.astimezone(first).utcoffset() == day.astimezone(one).utcoffset() for day in days for one in others)
 
 
 def quiet_until(now: datetime, quiet: QuietHours, zone: ZoneInfo) -> datetime | None:

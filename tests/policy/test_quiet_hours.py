@@ -79,10 +79,13 @@ def test_it_is_the_first_quarter_that_a_clock_shows_no_quiet_hour(zone: str, sta
         ("+12125550123", "America/New_York"),
         ("+18005550123", None),
         ("+5511987654321", "America/Sao_Paulo"),
+        ("+447911123456", "Europe/Guernsey"),
+        ("+393331234567", "Europe/Rome"),
+        ("+351912345678", None),
         ("+999", None),
     ],
 )
-def test_a_phone_tells_its_zone_if_there_is_only_one(phone: str, zone: str | None) -> None:
+def test_a_phone_tells_its_zone_if_there_is_only_one_clock(phone: str, zone: str | None) -> None:
     assert zone_of_phone(phone) == zone
 
 
@@ -90,6 +93,7 @@ def test_the_contacts_own_zone_comes_first_and_the_tenants_last() -> None:
     assert zone_of("Asia/Tokyo", "+919876543210", "Europe/Paris").key == "Asia/Tokyo"
     assert zone_of(None, "+919876543210", "Europe/Paris").key == "Asia/Calcutta"
     assert zone_of(None, "+18005550123", "Europe/Paris").key == "Europe/Paris"
+    assert zone_of(None, "+447911123456", "Asia/Kolkata").key == "Europe/Guernsey", "the clock is that of London"
     assert zone_of("Gone/Away", "+18005550123", None).key == "UTC"
 
 
