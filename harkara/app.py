@@ -121,10 +121,10 @@ def _tracer(settings: Settings) -> Tracer | None:
 def _providers(settings: Settings, measures: Measures, tracer: Tracer | None) -> Providers:
     by_provider = clients(settings, connect_timeout=GATEWAY_CONNECT, answer_timeout=GATEWAY_ANSWER)
     if tracer is None:
-        return Providers(by_provider, measures)
+        return Providers(by_provider, settings.gateway_place, measures)
     from harkara.gateway.traced import TracedProviders
 
-    return TracedProviders(tracer, by_provider, measures)
+    return TracedProviders(tracer, by_provider, settings.gateway_place, measures)
 
 
 @asynccontextmanager

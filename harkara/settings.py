@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from dotenv import dotenv_values
@@ -35,6 +35,9 @@ MOST_MEASURED = 50
 
 #: Where OpenTelemetry's own settings say that traces go to.
 OTLP = ("otel_exporter_otlp_endpoint", "otel_exporter_otlp_traces_endpoint")
+
+#: The settings of gateways that need not be at WHATSAPP_GATEWAY_URL, by their providers.
+OWN_GATEWAYS = {"evolution": "evolution_url", "waha": "waha_url"}
 
 #: A chain of proxies is short.
 MOST_PROXIES = 16
@@ -134,6 +137,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def secret_keys(self) -> tuple[str, ...]:
         """SECRET_KEY and those before it, the newest first."""
         return (self.secret_key, *(key.strip() for key in self.secret_key_previous.split(",") if key.strip()))
+
+    def gateway_url(self, provider: str) -> str:
+        """Where the gateway of senders of this provider is."""
+        own = getattr(self, OWN_GATEWAYS[provider]) if provider in OWN_GATEWAYS else ""
+        return own or self.whatsapp_gateway_url
+
+    def gateway_place(self, provider: str) -> str:
+        """The same for people: without a password, and with the setting that says so."""
+        url = urlsplit(self.gateway_url(provider))
+        shown = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
+        own = OWN_GATEWAYS.get(provider)
+        if own is None:
+            return f"{shown} (WHATSAPP_GATEWAY_URL)"
+        if getattr(self, own):
+            return f"{shown} ({own.upper()})"
+        return f"{shown} (WHATSAPP_GATEWAY_URL, because {own.upper()} is not set)"
 
     @property
     def measured_tenants(self) -> tuple[str, ...]:

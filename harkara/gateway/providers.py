@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+
+from loguru import logger
 
 from harkara.gateway.cloud import CloudGateway
 from harkara.gateway.errors import RULES
@@ -30,6 +33,7 @@ from harkara.gateway.protocol import (
 from harkara.gateway.waha import WahaGateway
 from harkara.measures import OTHER, Measures
 from harkara.schemas.content import Content
+from harkara.schemas.reasons import NO_GATEWAY
 from harkara.settings import Settings
 
 #: The kinds of answers to a request to send, as metrics name them.
@@ -40,6 +44,9 @@ ANSWERS: Mapping[type[Answer], str] = {
     Unknown: "unknown",
 }
 
+#: A gateway that was found away is another time away if nobody found it so for as long: what waits asks more often.
+ANEW_S = 60.0
+
 
 def clients(
     settings: Settings,
@@ -48,30 +55,38 @@ def clients(
     answer_timeout: timedelta = timedelta(seconds=30),
 ) -> dict[str, Gateway]:
     """A client for each provider, at the addresses that are set. The sandbox speaks as the Cloud API does."""
-    default = settings.whatsapp_gateway_url
-    cloud = CloudGateway(default, connect_timeout=connect_timeout, answer_timeout=answer_timeout)
-    evolution = EvolutionGateway(
-        settings.evolution_url or default, connect_timeout=connect_timeout, answer_timeout=answer_timeout
-    )
-    waha = WahaGateway(settings.waha_url or default, connect_timeout=connect_timeout, answer_timeout=answer_timeout)
+    where = settings.gateway_url
+    cloud = CloudGateway(where("cloud"), connect_timeout=connect_timeout, answer_timeout=answer_timeout)
+    evolution = EvolutionGateway(where("evolution"), connect_timeout=connect_timeout, answer_timeout=answer_timeout)
+    waha = WahaGateway(where("waha"), connect_timeout=connect_timeout, answer_timeout=answer_timeout)
     return {"cloud": cloud, "sandbox": cloud, "evolution": evolution, "waha": waha}
 
 
 def phones(settings: Settings) -> dict[str, Sessions]:
     """A client for the sessions of each provider that lends a phone's account. Making one takes them some seconds."""
-    default, patience = settings.whatsapp_gateway_url, timedelta(seconds=20)
+    patience = timedelta(seconds=20)
     return {
-        "evolution": EvolutionGateway(settings.evolution_url or default, answer_timeout=patience),
-        "waha": WahaGateway(settings.waha_url or default, answer_timeout=patience),
+        "evolution": EvolutionGateway(settings.gateway_url("evolution"), answer_timeout=patience),
+        "waha": WahaGateway(settings.gateway_url("waha"), answer_timeout=patience),
     }
 
 
 class Providers:
-    """Passes every call on to the client of the credentials' provider, and counts what became of sending."""
+    """Passes every call on to the client of the credentials' provider, and counts what became of sending.
 
-    def __init__(self, by_provider: Mapping[str, Gateway], measures: Measures | None = None) -> None:
-        self._clients = by_provider
+    What could not be sent at all says where it was to be sent to: as `place_of` names that.
+    """
+
+    def __init__(
+        self,
+        by_provider: Mapping[str, Gateway],
+        place_of: Callable[[str], str],
+        measures: Measures | None = None,
+    ) -> None:
+        self._clients, self._place_of = by_provider, place_of
         self._measures = measures or Measures()
+        #: When each provider's gateway was last found away.
+        self._away: dict[str, float] = {}
 
     async def send(
         self, credentials: Credentials, to: str, content: Content, *, opaque: str, reply_to: str | None = None
@@ -82,7 +97,20 @@ class Providers:
         self._measures.gateway[provider, ANSWERS[type(answer)]].add(time.perf_counter() - begun)
         if isinstance(answer, Refused):
             self._measures.refusals.add(provider, str(answer.code) if answer.code in RULES else OTHER)
-        return answer
+        return self._nobody_there(provider, answer) if isinstance(answer, NotSent) else answer
+
+    def _nobody_there(self, provider: str, answer: NotSent) -> NotSent:
+        """Name where nobody answers; in the log once for each time that it is away."""
+        away, now = f"{self._place_of(provider)}: {answer.reason}", time.monotonic()
+        if now - self._away.get(provider, -math.inf) > ANEW_S:
+            logger.warning(
+                "the gateway of {} senders does not answer, and their messages wait: {}; check that it runs, and its"
+                " address",
+                provider,
+                away,
+            )
+        self._away[provider] = now
+        return NotSent(f"{NO_GATEWAY}{away}")
 
     async def mark_read(self, credentials: Credentials, message_id: str, *, typing: bool = False) -> Done | Problem:
         """Mark an inbound message as read."""

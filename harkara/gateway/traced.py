@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from harkara.gateway.protocol import Accepted, Answer, Credentials, Gateway, Refused, Unknown
 from harkara.gateway.providers import ANSWERS, Providers
@@ -15,8 +15,14 @@ from harkara.schemas.content import Content
 class TracedProviders(Providers):
     """Makes a span of each request to send: what came of it, never what was said and to whom."""
 
-    def __init__(self, tracer: Tracer, by_provider: Mapping[str, Gateway], measures: Measures | None = None) -> None:
-        super().__init__(by_provider, measures)
+    def __init__(
+        self,
+        tracer: Tracer,
+        by_provider: Mapping[str, Gateway],
+        place_of: Callable[[str], str],
+        measures: Measures | None = None,
+    ) -> None:
+        super().__init__(by_provider, place_of, measures)
         self._tracer = tracer
 
     async def send(

@@ -196,8 +196,15 @@ HELD_BACK: Mapping[str, Words] = {
     "number_rests": Words(
         "its number rests, as WhatsApp has asked", "nothing: it goes on by itself, at `held_until` of the sender"
     ),
+    "gateway_away": Words(
+        "its gateway does not answer",
+        "check that it runs, and its address: nothing has left, and it is tried again by itself",
+    ),
     "actor_paused": Words("the operator has paused all sending", "nothing: it leaves when the operator resumes it"),
 }
+
+#: What the reason of a message begins with that could not leave, before which gateway that is.
+NO_GATEWAY = f"{HELD_BACK['gateway_away'].text}: "
 
 #: With the same code as what pauses all sending, of a campaign.
 ENROLLING_PAUSED = Words(
@@ -228,6 +235,8 @@ def words(status: str, reason: str | None, error_code: int | None) -> tuple[str,
         return "in_doubt", IN_DOUBT if against is None else _not_again(against)
     if status not in ("queued", "failed", "suppressed") or (reason is None and error_code is None):
         return None
+    if status == "queued" and error_code is None and (reason or "").startswith(NO_GATEWAY):
+        return "gateway_away", Words(str(reason), HELD_BACK["gateway_away"].todo)
     known = POLICY.get(reason or "") or GATEWAY.get(error_code or 0) or Words(reason or "no reason was given", "")
     code = str(error_code) if error_code else reason if reason in POLICY else status
     return str(code), Words(known.text, _todo(known.todo, status, error_code))

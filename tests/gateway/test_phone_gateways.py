@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.evolution_server import EvolutionServer
 from gateway.phones import PNG, phone_server
 from gateway.sandboxes import serving
 from gateway.waha_server import WahaServer
+from loguru import logger
 
 from harkara.gateway.errors import Action, Scope
 from harkara.gateway.evolution import REFUSALS as EVOLUTION_REFUSALS
@@ -37,9 +39,11 @@ from harkara.gateway.providers import Providers, clients
 from harkara.gateway.waha import REFUSALS as WAHA_REFUSALS
 from harkara.gateway.waha import WahaGateway
 from harkara.schemas.content import Content, Interactive, Media, ReplyButton, Row, Section, Template
+from harkara.schemas.reasons import words
 from harkara.settings import Settings
 
 TO = "+919876543210"
+NOWHERE = "http://127.0.0.1:9"
 TEXT = Content(body="Namaste")
 LIST = Interactive(body="Which?", button="Choose", sections=[Section(rows=[Row(id="a", title="A")])])
 BUTTONS = Interactive(body="Well?", header="Order 7", buttons=[ReplyButton(id="y", title="Yes")])
@@ -376,10 +380,43 @@ async def test_a_hook_never_shows_its_secret() -> None:
 async def test_each_sender_is_served_by_its_providers_client() -> None:
     async with world("evolution") as evolution, world("waha") as waha:
         settings = Settings(evolution_url=evolution.server.url, waha_url=waha.server.url)
-        gateway = Providers(clients(settings))
+        gateway = Providers(clients(settings), settings.gateway_place)
         for one in (evolution, waha):
             await one.linked()
             answer = await gateway.send(one.credentials, TO, TEXT, opaque="m1")
             assert answer == Accepted(one.server.taken[0]["id"])
             assert await gateway.mark_read(one.credentials, "false_919876543210@c.us_3EB07") == Done()
         await gateway.close()
+
+
+@pytest.mark.parametrize(
+    ("provider", "settings", "place"),
+    [
+        ("evolution", {"evolution_url": NOWHERE}, f"{NOWHERE} (EVOLUTION_URL)"),
+        ("waha", {"waha_url": "http://me:s3cret@127.0.0.1:9/waha"}, f"{NOWHERE}/waha (WAHA_URL)"),
+        (
+            "evolution",
+            {"whatsapp_gateway_url": NOWHERE},
+            f"{NOWHERE} (WHATSAPP_GATEWAY_URL, because EVOLUTION_URL is not set)",
+        ),
+        ("cloud", {"whatsapp_gateway_url": NOWHERE}, f"{NOWHERE} (WHATSAPP_GATEWAY_URL)"),
+    ],
+)
+async def test_a_gateway_that_is_away_is_named_and_logged_once(
+    provider: str, settings: dict[str, Any], place: str, tmp_path: Path
+) -> None:
+    sink = logger.add(tmp_path / "log", format="{message}", level="WARNING")
+    made = Settings(**settings)
+    gateway = Providers(clients(made), made.gateway_place)
+    credentials = Credentials(sender_id="s", phone_number_id="shop", access_token="t", provider=provider)
+    for _ in range(3):
+        answer = await gateway.send(credentials, TO, TEXT, opaque="m1")
+        assert isinstance(answer, NotSent)
+        assert answer.reason.startswith(f"its gateway does not answer: {place}: ConnectError: Connection refused")
+        told = words("queued", answer.reason, None)
+        assert told is not None
+        assert (told[0], told[1].todo[:29]) == ("gateway_away", "check that it runs, and its a")
+    logger.remove(sink)
+    [line] = [line for line in (tmp_path / "log").read_text().splitlines() if "does not answer" in line]
+    assert place in line
+    await gateway.close()

@@ -87,6 +87,20 @@ async def test_what_is_in_doubt_says_what_it_waits_for(
     assert story.now[0].waits_for == waits_for
 
 
+async def test_what_waits_for_a_gateway_that_is_away_says_where_it_was_looked_for(
+    storage: Storage, new_tenant: NewTenant
+) -> None:
+    one = await enrolled(storage, await new_tenant())
+    place = "http://127.0.0.1:3499 (EVOLUTION_URL): ConnectError: Connection refused"
+    tried = await waiting(storage, one, attempts=1, reason=f"its gateway does not answer: {place}")
+    for id_ in (tried, await waiting(storage, one)):  # one that was tried, and one behind it
+        story = await Teller(storage, None).tell(id_, one.tenant)
+        assert story is not None
+        [now] = story.now
+        assert (now.code, now.waits_for) == ("gateway_away", f"its gateway, which does not answer: {place}")
+        assert now.todo.startswith("check that it runs, and its address")
+
+
 @pytest.mark.parametrize("kind", ["message", "campaign", "sender"])
 async def test_what_waits_for_a_phone_says_so(storage: Storage, new_tenant: NewTenant, kind: str) -> None:
     one = await enrolled(storage, await new_tenant())

@@ -17,8 +17,9 @@ from harkara.ops.terminal import age, at
 from harkara.ops.trace.rows import Row, Rows, as_uuid
 from harkara.ops.trace.streams import Lying, Streams
 from harkara.printing import messages_wait
-from harkara.schemas.reasons import ENDED, GATEWAY, HELD_BACK, IN_DOUBT, POLICY, addressed
+from harkara.schemas.reasons import ENDED, GATEWAY, HELD_BACK, IN_DOUBT, NO_GATEWAY, POLICY, addressed
 from harkara.schemas.reasons import words as why
+from harkara.settings import OWN_GATEWAYS
 from harkara.storage.halting import WITH_TENANT
 from harkara.storage.linking import UNLINKED
 
@@ -78,6 +79,12 @@ class Case:
         return (
             f"its number {sender['name']} ({sender['phone'] or sender['phone_number_id']})" if sender else "its number"
         )
+
+    @property
+    def setting(self) -> str:
+        """What says where its number's gateway is."""
+        own = OWN_GATEWAYS.get(self.sender.get("provider", ""))
+        return f"{own.upper()}, or without it WHATSAPP_GATEWAY_URL" if own else "WHATSAPP_GATEWAY_URL"
 
     @property
     def campaign(self) -> Row:
@@ -202,7 +209,7 @@ def _in_the_air(case: Case) -> Now | None:
         "gateway_slow",
         where,
         "its answer: the gateway is slow. After 8 s without one the message is in doubt, and a receipt settles it",
-        "see to the gateway (WHATSAPP_GATEWAY_URL), or wait",
+        f"see to the gateway ({case.setting}), or wait",
     )
 
 
@@ -327,6 +334,18 @@ def _held(case: Case) -> Now | None:
     )
 
 
+def _away(case: Case) -> Now | None:
+    """Nobody is where its number's gateway should be: it was tried itself, or others of this number were."""
+    own = (case.message or {}).get("reason") or ""
+    reason = own if own.startswith(NO_GATEWAY) else case.answers.get("away")
+    if case.status != "queued" or not reason:
+        return None
+    where = reason.removeprefix(NO_GATEWAY)
+    return case.is_(
+        "gateway_away", _place(case), f"its gateway, which does not answer: {where}", HELD_BACK["gateway_away"].todo
+    )
+
+
 def _tried(case: Case) -> Now | None:
     message = case.message
     if message is None or not message["error_code"] or case.status != "queued":
@@ -388,14 +407,14 @@ def _slow_gateway(case: Case) -> Now | None:
             _place(case),
             f"its turn, which comes more slowly than by the rate of {case.number}: its gateway is slow, or too few"
             f" processes send; {messages_wait(reader.pending)} in this lane and {reader.in_hand} are on their way",
-            "see to the gateway (WHATSAPP_GATEWAY_URL); if it is quick, start one more `harkara actor sender`",
+            f"see to the gateway ({case.setting}); if it is quick, start one more `harkara actor sender`",
         )
     return case.is_(
         "gateway_slow",
         _place(case),
         f"the gateway, which is slow: {answers['in_the_air']} requests of {case.number.removeprefix('its ')} have no"
         f" answer yet, the oldest since {case.ago(answers['since'])}",
-        "see to the gateway (WHATSAPP_GATEWAY_URL), or wait: a number has only so many requests on their way",
+        f"see to the gateway ({case.setting}), or wait: a number has only so many requests on their way",
     )
 
 
@@ -487,6 +506,7 @@ RULES: tuple[Rule, ...] = (
     _number,
     _paused,
     _held,
+    _away,
     _tried,
     _unread,
     _slow_gateway,
