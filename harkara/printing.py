@@ -81,6 +81,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
+def times(number: int) -> str:
+    """`once`, `2 times`."""
+    return "once" if number == 1 else f"{number} times"
+
+
 def messages_wait(number: int) -> str:
     """`1 message waits`, `2 messages wait`."""
     return f"{counted(number, 'message')} {'waits' if number == 1 else 'wait'}"

@@ -13,7 +13,7 @@ from loguru import logger
 from msgspec.structs import replace
 
 from harkara.actors import releasing
-from harkara.gateway.errors import Action, Rule, Scope
+from harkara.gateway.errors import RULES, Action, Rule, Scope
 from harkara.ids import uuid7
 from harkara.schemas.reasons import GATEWAY
 from harkara.storage import halting, templates
@@ -30,6 +30,15 @@ SHOWN = timedelta(seconds=30)
 #: whether another number's are bad as well, that one finds out.
 OF_NUMBERS = frozenset({Scope.NUMBER, Scope.WABA, Scope.ACCOUNT, Scope.APP})
 OF_ACCOUNT = frozenset({Scope.WABA, Scope.ACCOUNT})
+
+#: Have numbers rest, if they are to be backed off from.
+OF_REST = OF_NUMBERS | {Scope.GLOBAL}
+
+#: Refused with one of these, a message waits because its number has to rest, and for nothing of its own.
+RESTING = (
+    *(code for code, rule in RULES.items() if rule.action is Action.BACK_OFF and rule.scope in OF_REST),
+    429,  # the status of an answer without a code
+)
 
 #: What is refused by itself, while all else of the number goes on, and nothing of ours is stopped.
 BY_ITSELF = frozenset({Scope.FLOW, Scope.COUNTRY})
@@ -60,7 +69,7 @@ def reaches_further(rule: Rule, wait: timedelta) -> bool:
         return rule.scope in OF_NUMBERS or rule.scope is Scope.TEMPLATE
     # One message of many is refused now and then while all is well; who waits so long has been, time after time.
     shown = rule.alert or wait >= SHOWN
-    return rule.action is Action.BACK_OFF and shown and (rule.scope in OF_NUMBERS or rule.scope is Scope.GLOBAL)
+    return rule.action is Action.BACK_OFF and shown and rule.scope in OF_REST
 
 
 async def halt(con: Connection, refusal: Refusal) -> list[UUID]:

@@ -1,8 +1,8 @@
 """Keeps the message templates of all numbers as their gateways have them.
 
 takes: `cmd.template.sync`, and `sys.tick.templates`, at which it asks for those that were not asked for in an hour;
-       `work.librarian.release`, when one may be used again, or a number may write to more people: then it hurries
-       what waits for that
+       `work.librarian.release`, when one may be used again, a number may write to more people, or goes on after a
+       rest: then it hurries what waits for that
 says: template.synced, .sync_failed, .updated
 retries: while the database or the gateway is away; once more what was about to wait just when it was to be hurried
 """
@@ -18,6 +18,7 @@ from uuid import UUID
 from loguru import logger
 
 from harkara.actors import releasing
+from harkara.actors.halting import RESTING
 from harkara.actors.sender import Sender
 from harkara.bus.messages import Delivery, Outgoing
 from harkara.bus.outcomes import Done, Outcome, Retry
@@ -28,7 +29,8 @@ from harkara.policy.templates import HELD, STOPPED
 from harkara.schemas.base import Message
 from harkara.schemas.commands import SyncTemplates
 from harkara.schemas.events import TemplatesNotSynced, TemplatesSynced, TemplateUpdated
-from harkara.schemas.work import ReleaseTemplate, TemplatesTick
+from harkara.schemas.reasons import Reason
+from harkara.schemas.work import Release, TemplatesTick
 from harkara.storage import templates
 from harkara.storage.storage import Storage
 from harkara.storage.templates import Account, Found
@@ -44,6 +46,9 @@ AT_ONCE = 10
 #: Messages that are hurried at once, and when those are looked for again that could not be found.
 HURRIED = 500
 LOOK_AGAIN = timedelta(seconds=5)
+
+#: With what WhatsApp refuses a template that it has paused.
+TEMPLATE_PAUSED = 132015
 
 #: Before every id.
 _FIRST = UUID(int=0)
@@ -64,7 +69,7 @@ class Librarian:
     """Reads templates number by number; several may run."""
 
     name: ClassVar[str] = "librarian"
-    takes: ClassVar[tuple[type[Message], ...]] = (SyncTemplates, TemplatesTick, ReleaseTemplate)
+    takes: ClassVar[tuple[type[Message], ...]] = (SyncTemplates, TemplatesTick, Release)
     retries: ClassVar[Schedule] = Schedule.seconds(1, 5, 30, 120)
     #: One each: an account that doesn't answer holds up nothing that is to be released.
     batch: ClassVar[int] = 1
@@ -76,16 +81,14 @@ class Librarian:
         self._storage, self._source, self._vault = storage, source, vault
         self._hurry, self._wake_ticker = hurry, wake_ticker
 
-    async def handle(
-        self, batch: Sequence[Delivery[SyncTemplates | TemplatesTick | ReleaseTemplate]]
-    ) -> Sequence[Outcome]:
+    async def handle(self, batch: Sequence[Delivery[SyncTemplates | TemplatesTick | Release]]) -> Sequence[Outcome]:
         """Do what each asks for."""
         return [await self._one(delivery) for delivery in batch]
 
-    async def _one(self, d: Delivery[SyncTemplates | TemplatesTick | ReleaseTemplate]) -> Outcome:
+    async def _one(self, d: Delivery[SyncTemplates | TemplatesTick | Release]) -> Outcome:
         if isinstance(d.message, SyncTemplates):
             return await self.sync(d.tenant, UUID(d.message.sender_id), d.id, d.cause or d.id)
-        if isinstance(d.message, ReleaseTemplate):
+        if isinstance(d.message, Release):
             return await self._release(d.tenant, d.message, d.attempt)
         return await self._read_stale()
 
@@ -108,22 +111,24 @@ class Librarian:
         told = await asyncio.gather(*(read(*number) for number in stale))
         return Done(tuple(event for events in told for event in events))
 
-    async def _release(self, tenant: str, work: ReleaseTemplate, attempt: int) -> Outcome:
-        """Have judged again now what waits for a template: steps in the database, all else on the broker."""
-        template = ([UUID(id_) for id_ in work.sender_ids], work.name, work.language)
+    async def _release(self, tenant: str, work: Release, attempt: int) -> Outcome:
+        """Have judged again now what waits for what is over: steps in the database, all else on the broker."""
+        reasons, codes = _waits(work)
+        meant = ([UUID(id_) for id_ in work.sender_ids], work.name, work.language, reasons)
         async with self._storage.batch((tenant,)) as con:
-            await templates.release_steps(con, tenant, *template)
+            await templates.release_steps(con, tenant, *meant)
         self._wake_ticker()
         after, missed = _FIRST, 0
         while True:
             async with self._storage.batch((tenant,)) as con:
-                ids = await templates.waiting(con, tenant, *template, after, HURRIED)
+                ids = await templates.waiting(con, tenant, *meant, codes, after, HURRIED)
             missed += len(ids) - await self._hurry(tenant, Sender.name, [str(id_) for id_ in ids])
             if len(ids) < HURRIED:
                 break
             after = ids[-1]
         if missed and attempt == 1:
-            return Retry(f"{missed} messages wait for {work.name or 'room'} and are not on the broker yet", LOOK_AGAIN)
+            about = "their number" if work.resumed else work.name or "room"
+            return Retry(f"{missed} messages wait for {about} and are not on the broker yet", LOOK_AGAIN)
         return Done()
 
     async def sync(
@@ -181,6 +186,13 @@ class Librarian:
             access_token=self._vault.open(account.access_token) or "",
             provider=account.provider,
         )
+
+
+def _waits(work: Release) -> tuple[list[Reason], list[int]]:
+    """Why the gate holds back what is released, and with which codes WhatsApp has refused it."""
+    if work.resumed:
+        return [], [*RESTING]
+    return (["portfolio_limit"], []) if work.name is None else ([*HELD.values()], [TEMPLATE_PAUSED])
 
 
 def _rows(found: Sequence[Listed]) -> list[Found]:

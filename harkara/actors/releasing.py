@@ -10,7 +10,7 @@ from harkara.ids import uuid7
 from harkara.policy.templates import HELD, STOPPED
 from harkara.schemas.commands import SyncTemplates
 from harkara.schemas.reasons import Reason
-from harkara.schemas.work import ReleaseTemplate
+from harkara.schemas.work import Release
 from harkara.storage import halting, outbox, templates
 from harkara.storage.templates import Over
 
@@ -50,7 +50,7 @@ async def release(
 ) -> None:
     """Have what waits for these templates, by name and language, judged again once this transaction commits."""
     for name, language in freed:
-        work = ReleaseTemplate(sender_ids=[str(id_) for id_ in sorted(sender_ids)], name=name, language=language)
+        work = Release(sender_ids=[str(id_) for id_ in sorted(sender_ids)], name=name, language=language)
         await outbox.put(con, tenant, work, f"release.{uuid7()}", cause)
 
 

@@ -23,7 +23,7 @@ from harkara.http.route import PREFIX
 from harkara.http.rows import amend
 from harkara.http.webhooks import sender_changed
 from harkara.schemas.api import NewSender, Page, Paging, PatchSender, SenderMade, SenderShown, SessionShown
-from harkara.schemas.work import ReleaseTemplate
+from harkara.schemas.work import Release
 from harkara.storage import halting, pausing, redis_keys
 from harkara.storage.models import Campaign, Message, Sender
 
@@ -196,15 +196,17 @@ async def change(ctx: Context[PatchSender, None]) -> SenderShown:
         sender = await (get_sender(ctx, lock=True) if ctx.body.status is UNSET else _ours_to_change(ctx, con))
         changes, alert = _changes(ctx, sender, region), sender.alert_id
         await amend(sender, changes)
-        if alert is not None and changes.get("status") == "active":
-            await halting.resolved(con, ctx.tenant, alert, [sender.id], ctx.cause)
+        if changes.get("status") == "active":
+            await halting.went_on(con, ctx.tenant, [sender.id], ctx.cause)
+            if alert is not None:
+                await halting.resolved(con, ctx.tenant, alert, [sender.id], ctx.cause)
             ctx.telling = True
         if {"waba_id", "access_token"} & changes.keys() and templates.may_sync(sender):
             await templates.soon(ctx, con, sender.id)
         others = list[UUID]()
         if {"daily_limit", "portfolio_id"} & changes.keys():
             others = [row[0] for row in await con.fetch(_PORTFOLIO, ctx.tenant, sender.id)]
-            shared = ReleaseTemplate(sender_ids=[str(id_) for id_ in (sender.id, *others)])
+            shared = Release(sender_ids=[str(id_) for id_ in (sender.id, *others)])
             await ctx.tell(con, shared, str(ctx.new_id()))
     for id_ in (sender.id, *others):
         sender_changed(ctx.door, id_)

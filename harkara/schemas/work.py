@@ -25,10 +25,11 @@ class TemplatesTick(Message, frozen=True):
     subject: ClassVar[str] = "sys.tick.templates"
 
 
-class ReleaseTemplate(Message, frozen=True):
-    """A template of these numbers is not held back any more: judge again what waits for it.
+class Release(Message, frozen=True):
+    """What held messages of these numbers back is over: judge again what waits for it.
 
-    Without a name: their limit of people a day is another one, and what waits for that is judged again.
+    That is a template; without a name their limit of people a day, which is another one; or, if they are `resumed`, the
+    rest that WhatsApp had asked for.
     """
 
     subject: ClassVar[str] = "t.{tenant}.work.librarian.release"
@@ -36,6 +37,7 @@ class ReleaseTemplate(Message, frozen=True):
     sender_ids: list[str]
     name: str | None = None
     language: str | None = None
+    resumed: bool = False
 
 
 class OutboxTick(Message, frozen=True):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from harkara.ids import uuid7
 from harkara.schemas.events import AlertRaised, AlertResolved
+from harkara.schemas.work import Release
 from harkara.storage import outbox
 
 if TYPE_CHECKING:
@@ -126,9 +127,17 @@ async def resume(con: Connection, tenant: str, sender_id: UUID, cause: str = "")
     """Have a number go on, and all that were stopped with it. Returns those that do."""
     rows = await con.fetch(_RESUME, tenant, sender_id)
     resumed = [row[0] for row in rows]
+    if resumed:
+        await went_on(con, tenant, resumed, cause)
     for alert in {row[1] for row in rows if row[1] is not None}:
         await resolved(con, tenant, alert, resumed, cause)
     return resumed
+
+
+async def went_on(con: Connection, tenant: str, sender_ids: list[UUID], cause: str = "") -> None:
+    """Have what was refused, because these numbers had to rest, sent at once after this transaction commits."""
+    work = Release(sender_ids=[str(id_) for id_ in sorted(sender_ids)], resumed=True)
+    await outbox.put(con, tenant, work, f"release.{uuid7()}", cause)
 
 
 async def resolved(

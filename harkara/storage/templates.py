@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
-from harkara.policy.templates import HELD, STOPPED
+from harkara.policy.templates import STOPPED
 from harkara.schemas.reasons import Reason
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ update templates t set alert_id = null from over where t.tenant_id = $1 and t.al
 returning over.alert_id, t.name, t.language, t.sender_id
 """
 
-#: Messages that wait for a template; without a name of any.
+#: Messages that wait for a template; without a name of any. One in doubt does, if it was refused the second time.
 _FOR_IT = """
-m.tenant_id = $1 and m.sender_id = any ($2::uuid[]) and m.sent_at is null and m.status = 'queued'
+m.tenant_id = $1 and m.sender_id = any ($2::uuid[]) and m.sent_at is null and m.status in ('queued', 'unknown')
 and ($3::text is null or
      m.content -> 'template' ->> 'name' = $3 and coalesce(m.content -> 'template' ->> 'language', 'en') = $4::text)
 """
@@ -95,11 +95,11 @@ and ($3::text is null or
 #: The gate held it back.
 _DEFERRED = "m.deferred_until > now() and m.reason = any ($5::text[])"
 
-#: What WhatsApp itself refused because of the pause waits on the broker, whatever it is.
+#: What WhatsApp itself refused waits on the broker, whatever it is.
 _WAITING = f"""
 select m.id from messages m
-where {_FOR_IT} and (m.enrollment_id is null and {_DEFERRED} or $3 is not null and m.error_code = 132015) and m.id > $6
-order by m.id limit $7
+where {_FOR_IT} and (m.enrollment_id is null and {_DEFERRED} or m.error_code = any ($6::int[])) and m.id > $7
+order by m.id limit $8
 """  # noqa: S608 - our own words
 
 #: What is claimed already is judged anyway.
@@ -233,26 +233,30 @@ async def waiting(
     sender_ids: Sequence[UUID],
     name: str | None,
     language: str | None,
+    reasons: Sequence[Reason],
+    codes: Sequence[int],
     after: UUID,
     most: int,
 ) -> list[UUID]:
-    """Messages that wait on the broker for a template, from the one after `after` on, in the order of their ids.
+    """Messages that wait on the broker, from the one after `after` on, in the order of their ids.
 
-    Without a name those that wait for room in a portfolio, which only templates do.
+    Of a template, or without a name of any: those that the gate holds back for one of these reasons, and those that
+    WhatsApp has refused with one of these codes.
     """
-    rows = await con.fetch(_WAITING, tenant, sender_ids, name, language, _reasons(name), after, most)
+    rows = await con.fetch(_WAITING, tenant, sender_ids, name, language, reasons, codes, after, most)
     return [row[0] for row in rows]
 
 
 async def release_steps(
-    con: Connection, tenant: str, sender_ids: Sequence[UUID], name: str | None, language: str | None
+    con: Connection,
+    tenant: str,
+    sender_ids: Sequence[UUID],
+    name: str | None,
+    language: str | None,
+    reasons: Sequence[Reason],
 ) -> None:
-    """Have the steps judged again now that wait for a template, or for room in a portfolio."""
-    await con.execute(_RELEASE_STEPS, tenant, sender_ids, name, language, _reasons(name))
-
-
-def _reasons(name: str | None) -> list[Reason]:
-    return ["portfolio_limit"] if name is None else [*HELD.values()]
+    """Have the steps judged again now, of a template or of any, that the gate holds back for one of these reasons."""
+    await con.execute(_RELEASE_STEPS, tenant, sender_ids, name, language, reasons)
 
 
 async def set_quality(

@@ -22,7 +22,7 @@ from harkara.gateway.errors import rule_for
 from harkara.gateway.protocol import Credentials, Listed, Problem, Refused, Unknown
 from harkara.ids import uuid7
 from harkara.schemas.commands import SyncTemplates
-from harkara.schemas.work import ReleaseTemplate, TemplatesTick
+from harkara.schemas.work import Release, TemplatesTick
 from harkara.storage import templates
 from harkara.storage.models import Message, Sender
 from harkara.storage.storage import Storage
@@ -204,7 +204,7 @@ async def test_what_is_not_on_the_broker_yet_is_looked_for_once_more(storage: St
         await Message.create(**(waiting | {"status": "suppressed"}), **mine)
     ids = [str(row.id) for row in rows]
     broker.parked = {ids[0]}
-    work = ReleaseTemplate(sender_ids=[str(sender)], name="a", language="en")
+    work = Release(sender_ids=[str(sender)], name="a", language="en")
 
     async def handle(attempt: int) -> Outcome:
         delivery: Any = Delivery(work, tenant, "id", "cause", attempt, "s", "WORK", 1, datetime.now(UTC), 1)
@@ -230,10 +230,36 @@ async def test_what_waits_for_room_in_a_portfolio_is_released_whatever_its_templ
         await Message.create(**waiting, **(mine | {"reason": "template_paused"}))
         await Message.create(**waiting, **(mine | {"error_code": 132015, "deferred_until": None}))
     broker.parked = {str(row.id)}
-    work = ReleaseTemplate(sender_ids=[str(sender)])
+    work = Release(sender_ids=[str(sender)])
     delivery: Any = Delivery(work, tenant, "id", "cause", 1, "s", "WORK", 1, now, 1)
     assert isinstance(await handled(storage, Shelf([]), delivery, broker), Done)
     assert (broker.hurried, broker.woken) == ([str(row.id)], 1)
+
+
+async def test_what_whatsapp_refused_until_a_number_had_rested_is_released_when_it_goes_on(
+    storage: Storage, tenant: str
+) -> None:
+    sender, broker = await number(storage, tenant), Broker()
+    now = datetime.now(UTC)
+    waiting: dict[str, Any] = {
+        "sender_id": sender,
+        "lane": "utility",
+        "to": "+1",
+        "status": "queued",
+        "due_at": now,
+    } | {"content": {}}
+    async with storage.tenant(tenant):
+        rows = [await Message.create(**waiting, error_code=code) for code in (131048, 131064, 133016, 429, 2)]
+        rows.append(await Message.create(**(waiting | {"status": "unknown"}), error_code=131048))
+        for code in (131056, 132015, 131000, None):  # its pair, its template, itself, nothing
+            await Message.create(**waiting, error_code=code)
+        await Message.create(**(waiting | {"status": "failed"}), error_code=131048)
+        await Message.create(**waiting, reason="portfolio_limit", deferred_until=now + timedelta(hours=1))
+    broker.parked = {str(row.id) for row in rows}
+    work = Release(sender_ids=[str(sender)], resumed=True)
+    delivery: Any = Delivery(work, tenant, "id", "cause", 1, "s", "WORK", 1, now, 1)
+    assert isinstance(await handled(storage, Shelf([]), delivery, broker), Done)
+    assert sorted(broker.hurried) == sorted(broker.parked)
 
 
 async def test_who_is_refused_is_told_why_and_what_was_known_stays(storage: Storage, tenant: str) -> None:

@@ -216,8 +216,13 @@ async def test_one_call_has_a_stopped_number_go_on_and_all_that_were_stopped_wit
     resumed = await acme.call("POST", f"/senders/{sister}/resume")
     assert (resumed.status, resumed.body["status"], resumed.body["status_reason"]) == (200, "active", None)
     assert [(await acme.get(f"/senders/{id_}"))["status"] for id_ in (one, by_hand)] == ["active", "paused"]
+    await acme.call("PATCH", f"/senders/{by_hand}", body={"status": "active"})
     async with storage.tenant(acme.tenant) as con:
+        released = await con.fetch("select body from outbox where subject like '%.work.librarian.release' order by id")
         told = await con.fetch("select subject, body from outbox where subject like '%.evt.alert.%' order by id")
+    assert [msgspec.json.decode(row["body"]) for row in released] == [
+        {"sender_ids": sorted(map(str, numbers)), "resumed": True} for numbers in ((one, sister), (by_hand,))
+    ]
     kinds = [row["subject"].rpartition(".")[2] for row in told]
     bodies = [msgspec.json.decode(row["body"]) for row in told]
     assert kinds == ["raised", "resolved"]

@@ -20,6 +20,7 @@ from harkara.ops.trace.crowd import CROWDS, MOST_MOMENTS, MOST_WAITING, standing
 from harkara.ops.trace.rows import Row, Rows, as_uuid, gather, kind_of, whose
 from harkara.ops.trace.streams import Lying, Search, Streams, ids_in
 from harkara.ops.trace.words import Case, Now, now_of
+from harkara.printing import times
 from harkara.storage import redis_keys
 from harkara.storage.storage import Storage, is_away, reason_of
 
@@ -284,7 +285,7 @@ def _moments(rows: Rows, streams: Streams) -> Iterator[Moment]:
         if _id_of(one) in settled:
             continue  # it was cancelled, or has left otherwise: what comes back then does nothing
         until = f" until {one.due:%Y-%m-%d %H:%M:%S}" if one.due else ""
-        yield Moment(at=one.at, where=f"stream {one.stream}", what=f"put off{until}: {_tried(one)}", id=_id_of(one))
+        yield Moment(at=one.at, where=f"stream {one.stream}", what=f"put off{until}{_tried(one)}", id=_id_of(one))
     for letter in streams.letters:
         what = f"{letter.actor} gave it up after {letter.attempts} attempts: {letter.reason}"
         yield Moment(at=letter.at, where="stream DEAD", what=what, id=letter.message_id)
@@ -337,4 +338,6 @@ def _said(one: Lying) -> str:
 
 
 def _tried(one: Lying) -> str:
-    return f"tried {one.headers.get(headers.ATTEMPT, '0')} times"
+    """Why it was put off, and how often it had failed; what failed through no fault of its own counts for nothing."""
+    reason, failed = one.headers.get(headers.REASON), int(one.headers.get(headers.ATTEMPT, "0"))
+    return (f": {reason}" if reason else "") + (f", failed {times(failed)}" if failed else "")

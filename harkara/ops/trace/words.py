@@ -16,7 +16,7 @@ from harkara.bus.pausing import end_of
 from harkara.ops.terminal import age, at
 from harkara.ops.trace.rows import Row, Rows, as_uuid
 from harkara.ops.trace.streams import Lying, Streams
-from harkara.printing import messages_wait
+from harkara.printing import messages_wait, times
 from harkara.schemas.reasons import ENDED, GATEWAY, HELD_BACK, IN_DOUBT, NO_GATEWAY, POLICY, addressed
 from harkara.schemas.reasons import words as why
 from harkara.settings import OWN_GATEWAYS
@@ -356,7 +356,7 @@ def _tried(case: Case) -> Now | None:
     again = f" at {at(case.parked.due)}" if case.parked and case.parked.due else " soon"
     return case.is_(
         code,
-        f"back in its queue after {message['attempts']} tries: WhatsApp refused it for now",
+        f"back in its queue, tried {times(message['attempts'])}: WhatsApp refused it for now",
         f"its next try{again}: {words.text}",
         words.todo,
     )
@@ -481,7 +481,8 @@ def _place(case: Case) -> str:
     if item is None:
         return "in the database"
     kind = "the queue of its number" if item.stream == "SEND" else f"the stream {item.stream}"
-    tried = f", tried {item.headers[headers.ATTEMPT]} times" if item.headers.get(headers.ATTEMPT, "0") != "0" else ""
+    failed = int(item.headers.get(headers.ATTEMPT, "0"))
+    tried = f", tried {times(failed)}" if failed else ""
     return f"in {kind} since {at(item.at)} ({case.ago(item.at)}){tried}"
 
 

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
 from chaos.harness import Platform, Tenant
 from live.situations.telling import faults, now_of, paced, sent, status_of, until_it_says
 from live.terminal import ops, told
@@ -32,6 +33,29 @@ async def test_its_number_is_blocked(live: Platform, tenant: Tenant) -> None:
     assert (await tenant.get(f"/senders/{sender['id']}"))["status"] == "active"
     [entry] = (await tenant.get(f"/audit?entity=sender&entity_id={sender['id']}&action=update"))["items"]
     assert entry["via"] == "harkara ops resume sender"
+
+
+@pytest.mark.parametrize(
+    ("code", "how"), [(131048, "resume"), (131064, "ops"), (133016, "PATCH")], ids=["resume", "ops", "PATCH"]
+)
+async def test_its_number_rests_until_somebody_has_it_go_on(
+    live: Platform, tenant: Tenant, code: int, how: str
+) -> None:
+    sender = await tenant.sender()
+    async with faults(live, {"kind": "error", "code": code, "phone_number_id": sender["phone_number_id"]}):
+        ids = [await sent(tenant, sender) for _ in range(3)]
+        for id_ in ids:
+            now = await until_it_says(live, id_, "number_rests")
+    waits = [one["what"] for one in now["story"]["timeline"] if "put off" in one["what"]]
+    assert all(re.fullmatch("put off until [-0-9 :]+: .+", what) for what in waits), waits
+    if how == "ops":
+        await told(live, "resume", "sender", sender["id"], "--yes")
+    elif how == "resume":
+        await tenant.post(f"/senders/{sender['id']}/resume")
+    else:
+        await tenant.call("PATCH", f"/senders/{sender['id']}", {"status": "active"})
+    for id_ in ids:
+        await status_of(tenant, id_, "sent", "delivered", "read")
 
 
 async def test_its_numbers_budget_is_empty(live: Platform, tenant: Tenant) -> None:
