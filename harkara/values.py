@@ -73,6 +73,11 @@ def spellings(phone: str) -> tuple[str, ...]:
     return (phone,)
 
 
+def line(phone: str) -> str:
+    """What all ways to write a line's number have in common."""
+    return min(spellings(phone))
+
+
 def _fits(number: phonenumbers.PhoneNumber, kind: int) -> bool:
     """Whether it has as many digits as such a number has in its country; short local ones don't count."""
     return (

@@ -138,6 +138,12 @@ def a_phone() -> str:
     return f"+919{next(_numbers) % 10**9:09d}"
 
 
+def a_line() -> tuple[str, str]:
+    """A Brazilian mobile number that no other test has, with its ninth digit and without."""
+    rest = f"8{next(_numbers) % 10**7:07d}"
+    return f"+55119{rest}", f"+5511{rest}"
+
+
 async def make_account(api: Api) -> Account:
     """Sign up a new tenant."""
     tenant = f"t-{uuid4().hex[:12]}"

@@ -93,8 +93,9 @@ async def import_csv(ctx: Context[None, ImportQuery]) -> Answer[Imported | Impor
     no as `consent` takes something away: a consent that was given before, as the audit log notes. A yes leaves an
     opt-out, and a consent that was given before, as they are; the answer counts who stays opted out. `opted_out` yes is
     an opt-out of everything: as with a PATCH, what runs for the contact is stopped, and `contact.opted_out` tells it.
-    Of two rows with the same number the first counts. A file of UTF-8 in which some rows are not is UTF-8, and those
-    are errors.
+    Of two rows with the same number the first counts. A number that a contact has in another spelling, such as a
+    Brazilian one without the ninth digit, is that contact's, and stays as the contact has it. A file of UTF-8 in which
+    some rows are not is UTF-8, and those are errors.
     """
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
         upload = Upload(file)
@@ -214,14 +215,15 @@ async def _preview(ctx: Context[Any, Any], source: Source) -> ImportPreview:
     rows = await asyncio.to_thread(lambda: list(islice(source.reader.rows(), PREVIEWED)))
     found = await asyncio.to_thread(importing.read, rows, source.meaning)
     async with ctx.transaction() as con:
-        known_ = await importing.known(con, ctx.tenant, [row.phone for row in found.rows])
-        opted_out = await importing.stay_opted_out(con, ctx.tenant, found.rows)
+        good, faults = await importing.respelled(con, ctx.tenant, found.rows)
+        known_ = await importing.known(con, ctx.tenant, [row.phone for row in good])
+        opted_out = await importing.stay_opted_out(con, ctx.tenant, good)
     return ImportPreview(
         encoding=source.reader.encoding,
         delimiter=source.reader.delimiter,
         columns=_shown(source),
-        rows=[msgspec.convert(row, ImportRow, from_attributes=True) for row in found.rows],
-        errors=found.errors,
+        rows=[msgspec.convert(row, ImportRow, from_attributes=True) for row in good],
+        errors=sorted([*found.errors, *faults], key=lambda error: error.row),
         duplicates=found.duplicates,
         known=known_,
         opted_out=opted_out,

@@ -43,6 +43,7 @@ from harkara.schemas.work import ForgetMedia
 from harkara.storage import dispatching, enrolling, holding, media, opting
 from harkara.storage.models import Contact, ContactMerge, PhoneNumber
 from harkara.storage.opting import Standing, Word
+from harkara.values import line, spellings
 
 if TYPE_CHECKING:
     from harkara.schemas.keywords import Category
@@ -51,10 +52,16 @@ if TYPE_CHECKING:
 #: Where a consent came from that was given as a plain `true`.
 SOURCE = "api"
 
-OWNER_OF_PHONE = """
-select id from contacts where phone = $1
-union all select contact_id from phone_numbers where phone = $1 limit 1
+#: Whoever has a line, by the first of these spellings that somebody has.
+OWNER_OF_LINE = """
+select id from (
+  select id, phone from contacts where phone = any ($1::text[])
+  union all select contact_id, phone from phone_numbers where phone = any ($1::text[])) has
+order by array_position($1::text[], has.phone::text) limit 1
 """
+
+#: No index keeps two spellings of one line apart: whoever gives it to a contact waits for whoever does so just now.
+ONE_LINE = "select pg_advisory_xact_lock(hashtextextended('line ' || $1::text || ' ' || $2::text, 0))"
 
 OWNERS_OF_PHONE = """
 select id from contacts where phone = $1 union all select contact_id from phone_numbers where phone = $1
@@ -80,7 +87,7 @@ async def show(ctx: Context[None, None]) -> ContactShown:
 
 
 async def create(ctx: Context[NewContact, None]) -> ContactShown:
-    """A new contact. 409 names the contact that has the number already.
+    """A new contact. 409 names the contact that has the number already, in whichever spelling.
 
     If somebody with this number had opted out and was deleted, it has opted out too (`remembered`), unless its consent
     is later and says where it comes from.
@@ -89,7 +96,7 @@ async def create(ctx: Context[NewContact, None]) -> ContactShown:
     async with ctx.transaction() as con:
         columns = check_new(ctx, faults, await region(con))
         faults.refuse()
-        await refuse_taken(con, columns["phone"])
+        await refuse_taken(ctx, con, columns["phone"])
         contact = await _saved(con, columns)
         await _remembered(ctx, contact)
     return _shown(contact)
@@ -172,7 +179,7 @@ async def _changes(ctx: Context[PatchContact, None], con: Connection, contact: C
     changes |= _opting(body, contact, ctx.door.clock())
     faults.refuse()
     if changes.get("phone", contact.phone) != contact.phone:
-        await refuse_taken(con, changes["phone"])
+        await refuse_taken(ctx, con, changes["phone"], instead_of=contact.phone)
     return changes
 
 
@@ -299,7 +306,7 @@ async def add_phone_number(ctx: Context[NewPhoneNumber, None]) -> PhoneNumberSho
         before = standing(contact)
         phone = check_phone(ctx, faults, await region(con))
         faults.refuse()
-        await refuse_taken(con, phone)
+        await refuse_taken(ctx, con, phone)
         try:
             row = await PhoneNumber.create(contact_id=contact.id, phone=phone, label=ctx.body.label.strip())
         except IntegrityError:
@@ -385,9 +392,12 @@ async def region_for(ctx: Context[Any, Any], phone: str) -> str | None:
         return await region(con)
 
 
-async def refuse_taken(con: Connection, phone: str) -> None:
-    """Raise Problem 409 if a contact has this number."""
-    owner: UUID | None = await con.fetchval(OWNER_OF_PHONE, phone)
+async def refuse_taken(ctx: Context[Any, Any], con: Connection, phone: str, instead_of: str | None = None) -> None:
+    """Raise Problem 409 if a contact has this number, in any spelling, but for the one that it is to replace."""
+    spelled = spellings(phone)
+    if len(spelled) > 1:
+        await con.execute(ONE_LINE, ctx.tenant, line(phone))
+    owner: UUID | None = await con.fetchval(OWNER_OF_LINE, [one for one in spelled if one != instead_of])
     if owner is not None:
         raise taken(owner)
 

@@ -57,7 +57,7 @@ class ContactRow:
 
 @dataclass(slots=True)
 class Batch:
-    """Some rows of a file: the good ones, what is wrong with the bad ones, and how many repeat an earlier number."""
+    """Some rows of a file: the good ones, what is wrong with the bad ones, and how many repeat an earlier line."""
 
     rows: list[ContactRow] = field(default_factory=list[ContactRow])
     errors: list[RowError] = field(default_factory=list[RowError])
@@ -74,17 +74,17 @@ class Meaning:
 
 
 def batch(rows: Iterable[Row], meaning: Meaning) -> Batch:
-    """The contacts of these rows. A number that comes twice among them counts once."""
+    """The contacts of these rows. A number that comes twice among them, in any spelling, counts once."""
     found, seen = Batch(), set[str]()
     for row in rows:
         read = _Cells(row, meaning)
         contact = read.contact()
         if read.faults:
             found.errors += [RowError(row=row.number, path=path, message=message) for path, message in read.faults]
-        elif contact.phone in seen:
+        elif (line := values.line(contact.phone)) in seen:
             found.duplicates += 1
         else:
-            seen.add(contact.phone)
+            seen.add(line)
             found.rows.append(contact)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from harkara.schemas.base import Message
 from harkara.schemas.events import ContactOptedOut, EnrollmentStopped
 from harkara.storage import enrolling, outbox
 from harkara.storage.opting import EVERYTHING, OUT_OF_MARKETING
+from harkara.values import spellings
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -64,7 +65,12 @@ returning id, xmax = 0 as made, phone,
           and (select k.opted_out_at is null from contacts k where k.id = contacts.id) as now_out
 """.replace("{withdrawn}", "excluded.phone = any ($14::text[])")
 
-_FURTHER = "select phone, contact_id from phone_numbers where tenant_id = $1 and phone = any ($2::text[])"
+#: Contacts that have one of these numbers ($2) as their first one, and those that have one of $3 as a further one.
+_OWNERS = """
+select phone, contact_id, false as first from phone_numbers where tenant_id = $1 and phone = any ($3::text[])
+union all
+select phone, id, true from contacts where tenant_id = $1 and phone = any ($2::text[])
+"""
 
 #: Numbers that have opted out of what campaigns send, as a contact's or as what is remembered of one that is gone.
 _OPTED_OUT = f"""
@@ -95,14 +101,8 @@ async def store(con: Connection, tenant: str, import_id: UUID, found: Batch, row
 
     Whoever opts out by it hears nothing more of any campaign, and that is told, as if they had said it themselves.
     """
-    further = await con.fetch(_FURTHER, tenant, [row.phone for row in found.rows])
-    owners: dict[str, Any] = {record["phone"]: record["contact_id"] for record in further}
-    errors = list(found.errors)
-    for row in found.rows:
-        if row.phone in owners:
-            message = f"is a further number of contact {owners[row.phone]}"
-            errors.append(RowError(row=row.row, path="phone", message=message))
-    good = sorted((row for row in found.rows if row.phone not in owners), key=lambda row: row.phone)
+    rows_, faults = await respelled(con, tenant, found.rows)
+    good, errors = sorted(rows_, key=lambda row: row.phone), [*found.errors, *faults]
     written = await con.fetch(_STORE, tenant, import_id, *_columns(good)) if good else []
     created = sum(record["made"] for record in written)
     repeated = found.duplicates + len(good) - len(written)
@@ -113,6 +113,30 @@ async def store(con: Connection, tenant: str, import_id: UUID, found: Batch, row
     out = await stay_opted_out(con, tenant, [row for row in good if row.phone in phones])
     errors.sort(key=lambda error: error.row)
     return Stored(rows, created, len(written) - created, repeated, out, errors, told=bool(out_now))
+
+
+async def respelled(
+    con: Connection, tenant: str, rows: Sequence[ContactRow]
+) -> tuple[list[ContactRow], list[RowError]]:
+    """These rows, each with its number as the contact of that line has it; and what is wrong with the others.
+
+    A number that is a contact's in just this spelling is that one's.
+    """
+    spelled = {row.row: spellings(row.phone) for row in rows}
+    several = [phone for phones in spelled.values() if len(phones) > 1 for phone in phones]
+    everything = [phone for phones in spelled.values() for phone in phones]
+    owners = await con.fetch(_OWNERS, tenant, several, everything)
+    first = {record["phone"] for record in owners if record["first"]}
+    further: dict[str, Any] = {record["phone"]: record["contact_id"] for record in owners if not record["first"]}
+    good, errors = list[ContactRow](), list[RowError]()
+    for row in rows:
+        phone = next((one for one in spelled[row.row] if one in first or one in further), row.phone)
+        if phone in further:
+            message = f"is a further number of contact {further[phone]}"
+            errors.append(RowError(row=row.row, path="phone", message=message))
+        else:
+            good.append(row if phone == row.phone else replace(row, phone=phone))
+    return good, errors
 
 
 async def _stop(con: Connection, tenant: str, import_id: UUID, contacts: Sequence[UUID], cause: str) -> None:

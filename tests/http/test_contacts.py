@@ -8,8 +8,10 @@ from urllib.parse import quote
 from uuid import UUID
 
 import pytest
-from door_client import Account, a_phone, is_uuid7
+from door_client import Account, a_line, a_phone, is_uuid7
 
+from harkara.ids import uuid7
+from harkara.storage import receiving
 from harkara.storage.storage import Storage
 
 
@@ -134,6 +136,42 @@ async def test_a_number_belongs_to_one_contact_and_the_refusal_names_it(acme: Ac
     assert (await acme.get(f"/contacts/{second}/phone-numbers"))["items"] == []
     assert [one["phone"] for one in (await acme.get(f"/contacts/{first}/phone-numbers"))["items"]] == [further]
     await other.contact(phone=phone)
+
+
+@pytest.mark.parametrize("long_first", [True, False])
+async def test_a_line_belongs_to_one_contact_however_its_number_is_written(acme: Account, long_first: bool) -> None:
+    lines = a_line(), a_line()
+    (phone, spelled), (further, respelled) = lines if long_first else (line[::-1] for line in lines)
+    first = await acme.contact(phone=phone)
+    await acme.post(f"/contacts/{first}/phone-numbers", {"phone": further})
+    second = await acme.contact()
+    for number in (spelled, respelled):
+        for method, path in (
+            ("POST", "/contacts"), ("PATCH", f"/contacts/{second}"), ("POST", f"/contacts/{second}/phone-numbers"),
+        ):  # fmt: skip
+            body = {"phone": number} | ({"name": "B"} if path == "/contacts" else {})
+            assert (await acme.call(method, path, body=body)).is_problem(409).body["contact_id"] == first
+    changed = await acme.call("PATCH", f"/contacts/{first}", body={"phone": spelled})
+    assert (changed.status, changed.body["phone"]) == (200, spelled), "it is its own"
+
+
+async def test_of_two_contacts_with_one_line_the_refusal_names_the_one_with_that_spelling(
+    acme: Account, storage: Storage
+) -> None:
+    line = a_line()
+    async with storage.tenant(acme.tenant) as con:
+        owners = [
+            str((await receiving.contact_for(con, acme.tenant, phone, None, "Ana", uuid7())).id) for phone in line
+        ]
+    for phone, owner in zip(line, owners, strict=True):
+        answer = await acme.call("POST", "/contacts", body={"name": "B", "phone": phone})
+        assert answer.is_problem(409).body["contact_id"] == owner
+
+
+async def test_one_line_sent_many_times_at_once_in_both_spellings_makes_one_contact(acme: Account) -> None:
+    bodies = [{"name": "A", "phone": phone} for phone in a_line() * 4]
+    answers = await asyncio.gather(*(acme.call("POST", "/contacts", body=body) for body in bodies))
+    assert sorted(answer.status for answer in answers) == [201, *[409] * 7]
 
 
 async def test_one_number_sent_many_times_at_once_makes_one_contact(acme: Account) -> None:

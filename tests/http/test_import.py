@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 from aiohttp import FormData
-from door_client import Account, Answer, a_phone
+from door_client import Account, Answer, a_line, a_phone
 from support import until
 
 from harkara.actors.herald import Herald
@@ -284,6 +284,47 @@ async def test_a_further_number_of_a_contact_makes_no_second_contact(acme: Accou
     answer = await send(acme, f"name,phone\nTwin,{further}\n")
     assert answer.body["created"] == 0
     assert contact in answer.body["errors"][0]["message"]
+
+
+def test_two_spellings_of_one_line_in_a_file_are_a_duplicate() -> None:
+    text = "name,phone\nAna,+55 11 98765-4321\nAna,+55 11 8765-4321\nLuz,+52 55 1234 5678\nLuz,5215512345678\n"
+    rows, errors, duplicates = read(text, "MX")
+    assert ([row.phone for row in rows], errors, duplicates) == (["+5511987654321", "+525512345678"], [], 2)
+
+
+@pytest.mark.parametrize("long_first", [True, False])
+async def test_a_line_of_a_contact_makes_no_second_contact_however_its_number_is_written(
+    acme: Account, long_first: bool
+) -> None:
+    lines = a_line(), a_line(), a_line()
+    (phone, spelled), (further, respelled), new = lines if long_first else [line[::-1] for line in lines]
+    contact = await acme.contact(phone=phone, consent={"source": "shop"})
+    await acme.post(f"/contacts/{contact}/phone-numbers", {"phone": further})
+    text = f"name,phone,consent,opted_out\nAna,{spelled},no,yes\nTwin,{respelled},,\nNew,{new[0]},,\nNew,{new[1]},,\n"
+    preview = await acme.call(
+        "POST", "/contacts/import?preview=true", data=text.encode(), headers={"Content-Type": "text/csv"}
+    )
+    assert (preview.body["known"], preview.body["duplicates"]) == (1, 1)
+    assert [row["phone"] for row in preview.body["rows"]] == [phone, new[0]]
+    answer = await send(acme, text)
+    for told in (preview.body, answer.body):
+        [error] = told["errors"]
+        assert (error["row"], error["path"], contact in error["message"]) == (3, "phone", True)
+    assert [answer.body[count] for count in ("created", "updated", "duplicates")] == [1, 1, 1]
+    now = await acme.get(f"/contacts/{contact}")
+    assert (now["name"], now["phone"], now["consent"]) == ("Ana", phone, None)
+    assert now["opted_out_reason"] == "import"
+    again = await send(acme, f"name,phone\nNew,{new[1]}\n")
+    assert (again.body["created"], again.body["updated"]) == (0, 1)
+
+
+async def test_two_spellings_in_two_pieces_of_a_file_are_a_duplicate(
+    acme: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harkara.http.contact_import.CHUNK_ROWS", 1)
+    one, other = a_line()
+    answer = await send(acme, f"name,phone\nAna,{one}\nAna,{other}\n")
+    assert [answer.body[count] for count in ("created", "updated", "duplicates")] == [1, 0, 1]
 
 
 async def test_a_form_with_a_file_and_a_byte_order_mark_is_taken(acme: Account) -> None:
