@@ -96,6 +96,13 @@ async def import_csv(ctx: Context[None, ImportQuery]) -> Answer[Imported | Impor
     Of two rows with the same number the first counts. A number that a contact has in another spelling, such as a
     Brazilian one without the ninth digit, is that contact's, and stays as the contact has it. A file of UTF-8 in which
     some rows are not is UTF-8, and those are errors.
+
+    `tags` and `consent_categories` of a row have a comma, a semicolon or | between them, so no tag of a file has one in
+    it. `consent` and `opted_out` are the date when it was said, or yes or no: yes, y, true, on, granted, opted_in / no,
+    n, false, off; sim, s, verdadeiro / não, nao, falso; sí, si, verdadero / no; sì, vero / no; oui, vrai / non, faux;
+    ja, j, wahr / nein, falsch; ja, waar / nee, onwaar; हाँ, हां / नहीं, नही; ya, iya / tidak; evet / hayır, hayir;
+    tak / nie; да / нет; نعم / لا; 1 / 0. A mark is a yes: x, ✓, ✔. An empty cell, - and none say nothing. Columns of
+    the type `boolean` are read by the same words.
     """
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
         upload = Upload(file)

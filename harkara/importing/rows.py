@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -16,11 +17,34 @@ from harkara.schemas.commands import LANES
 
 T = TypeVar("T")
 
-YES = frozenset({"true", "yes", "y", "1", "x", "on", "granted", "opted in", "opted_in"})
-NO = frozenset({"", "false", "no", "n", "0", "off", "-", "none"})
+#: Yes and no as people write them, a language a line, its usual word first; true and false of spreadsheets too.
+WORDS = (
+    ("yes y true on granted opted_in", "no n false off"),
+    ("sim s verdadeiro", "não nao falso"),
+    ("sí si verdadero", "no falso"),
+    ("sì si vero", "no falso"),
+    ("oui vrai", "non faux"),
+    ("ja j wahr", "nein falsch"),
+    ("ja waar", "nee onwaar"),
+    ("हाँ हां", "नहीं नही"),
+    ("ya iya", "tidak"),
+    ("evet", "hayır hayir"),
+    ("tak", "nie"),
+    ("да", "нет"),
+    ("نعم", "لا"),
+)
+
+#: In a list that is filled in by hand a mark is a yes: who means no leaves the cell empty.
+MARKS = "1 x ✓ ✔"
 
 #: Say nothing, rather than no.
 NOTHING = frozenset({"", "-", "none"})
+
+YES = frozenset(" ".join((MARKS, *(yes for yes, _ in WORDS))).split()) | {"opted in"}
+NO = frozenset(" ".join(("0", *(no for _, no in WORDS))).split()) | NOTHING
+
+#: Those that a refusal names.
+_USUAL = ", ".join(f"{yes.split()[0]}/{no.split()[0]}" for yes, no in WORDS)
 
 NAME_LIMIT, VALUE_LIMIT, TAG_LIMIT, SOURCE_LIMIT = 200, CELL_LIMIT - 1, 64, 200
 
@@ -30,7 +54,7 @@ SOURCE = "import"
 #: A file's clock may be ahead of ours.
 _CLOCKS_DIFFER = timedelta(minutes=5)
 
-_SEPARATOR = re.compile(r"[;|]")
+_SEPARATOR = re.compile(r"[;|,]")
 
 #: A cell that a spreadsheet would take for a formula has an apostrophe before it: ours have, and others'.
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
@@ -134,7 +158,7 @@ class _Cells:
             consent_at=consent_at,
             consent_source=(source or SOURCE) if consent_at else None,
             consent_categories=self.read("consent_categories", _lanes, given.get("consent_categories", "")) or [],
-            withdraws_consent=given.get("consent", "").lower() in NO - NOTHING,
+            withdraws_consent=_word(given.get("consent", "")) in NO - NOTHING,
             opted_out_at=self.moment("opted_out"),
         )
 
@@ -184,20 +208,26 @@ def _tags(text: str) -> list[str]:
 def _lanes(text: str) -> list[str]:
     lanes = [lane.lower() for lane in values.tidy_tags(_SEPARATOR.split(text))]
     if any(lane not in LANES for lane in lanes):
-        raise ValueError(f"possible are {', '.join(LANES)}, with a semicolon between them")
+        raise ValueError(f"possible are {', '.join(LANES)}, with a semicolon or a comma between them")
     return lanes
 
 
+def _word(text: str) -> str:
+    """As the words for yes and no are written: some programs write an accent as a character of its own."""
+    return unicodedata.normalize("NFC", text).lower()
+
+
 def _moment(text: str, now: datetime) -> datetime | None:
-    if text.lower() in NO:
+    if _word(text) in NO:
         return None
-    if text.lower() in YES:
+    if _word(text) in YES:
         return now
     try:
         at = datetime.fromisoformat(text)
         at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("must be yes or no, or the date it was given such as 2026-01-31") from None
+        told = f"must be yes or no ({_USUAL}), or the date it was given such as 2026-01-31"
+        raise ValueError(told) from None
     if at > now + _CLOCKS_DIFFER:
         raise ValueError("must not lie in the future")
     return at
@@ -214,9 +244,9 @@ def _number(text: str) -> int | float:
 
 
 def _boolean(text: str) -> bool:
-    if text.lower() not in YES | NO:
-        raise ValueError("must be yes or no")
-    return text.lower() in YES
+    if _word(text) not in YES | NO:
+        raise ValueError(f"must be yes or no ({_USUAL})")
+    return _word(text) in YES
 
 
 def _date(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,10 +23,11 @@ from harkara.actors.importer import Importer
 from harkara.bus.connection import Bus, Running
 from harkara.bus.schedule import Schedule
 from harkara.bus.tail import History
+from harkara.http.contact_import import import_csv
 from harkara.importing.encodings import shape_of
 from harkara.importing.hints import hints
 from harkara.importing.reading import NotAFile, Reader, columns
-from harkara.importing.rows import Batch, Meaning, batch, guarded
+from harkara.importing.rows import NO, YES, Batch, Meaning, batch, guarded
 from harkara.storage import importing
 from harkara.storage.storage import Storage
 from harkara.templating import used
@@ -284,6 +286,38 @@ async def test_a_further_number_of_a_contact_makes_no_second_contact(acme: Accou
     answer = await send(acme, f"name,phone\nTwin,{further}\n")
     assert answer.body["created"] == 0
     assert contact in answer.body["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "cell"),
+    [(";", "a,b"), (",", '"a,b"'), (",", "a;b"), (",", "a|b"), (";", '"a; b,"'), ("\t", "a, b"), (",", '"a , b"')],
+)
+def test_tags_have_a_comma_a_semicolon_or_a_bar_between_them(delimiter: str, cell: str) -> None:
+    [row], errors, _ = read(f"name{delimiter}phone{delimiter}tags\nAna{delimiter}+5511987654321{delimiter}{cell}\n")
+    assert (row.tags, errors) == (["a", "b"], [])
+
+
+@pytest.mark.parametrize(
+    "cell", ["sim", "Sim", "SÍ", "si\u0301", "ja", "oui", "sì", "हाँ", "ya", "VERDADEIRO", "x", "✓"]
+)
+def test_yes_is_said_in_many_languages_and_by_a_mark(cell: str) -> None:
+    [row], errors, _ = read(f"name,phone,consent,vip:boolean\nAna,+5511987654321,{cell},{cell}\n")
+    assert (row.consent_at, row.withdraws_consent, row.attributes, errors) == (NOW, False, {"vip": True}, [])
+
+
+@pytest.mark.parametrize("cell", ["não", "NÃO", "na\u0303o", "no", "nein", "non", "nee", "नहीं", "tidak", "FALSO", "0"])
+def test_no_is_said_in_many_languages(cell: str) -> None:
+    [row], errors, _ = read(f"name,phone,consent,vip:boolean\nAna,+5511987654321,{cell},{cell}\n")
+    assert (row.consent_at, row.withdraws_consent, row.attributes, errors) == (None, True, {"vip": False}, [])
+
+
+def test_what_is_neither_yes_nor_no_is_told_and_the_words_are_documented() -> None:
+    _, found = opened(b"name,phone,consent\nAna,+5511987654321,talvez\n")
+    [error] = found.errors
+    assert "sim/não" in error.message
+    described = set(re.split(r"[\s,;:/.]+", import_csv.__doc__ or ""))
+    assert (YES | NO) - {"", "opted in"} <= described
+    assert not YES & NO
 
 
 def test_two_spellings_of_one_line_in_a_file_are_a_duplicate() -> None:
