@@ -12,7 +12,7 @@ from tortoise.expressions import Q
 
 from harkara.http.checks import Faults, somebodys
 from harkara.http.context import Context
-from harkara.http.held_back import by_number
+from harkara.http.held_back import by_number, stopped
 from harkara.http.problems import Fault, not_found
 from harkara.policy.fits import refused
 from harkara.policy.templates import ENDED, HELD
@@ -150,7 +150,7 @@ async def what_stands_in_the_way(campaign: Campaign, version_id: UUID, now: date
         faults.not_past("scheduled_at", campaign.scheduled_at, now, instead)
     sender = await Sender.get(id=campaign.sender_id)
     if sender.status != "active":
-        faults.add("sender_id", f"the sender is {sender.status}: make it active first")
+        faults.add("sender_id", f"the sender is {stopped(sender.id, sender.status, sender.status_reason)}")
     found = await steps_of(version_id)
     if not found:
         faults.add("steps", "there is none: add one with POST /campaigns/{id}/steps")

@@ -45,6 +45,7 @@ SENDER = {
     "status_since": None,
     "held_until": None,
     "error_code": None,
+    "why": None,
     "session": None,
     **MADE,
 }

@@ -10,8 +10,9 @@ from uuid import UUID
 from harkara.bus.api import Api
 from harkara.bus.errors import BusError
 from harkara.bus.pausing import is_paused
+from harkara.http.route import PREFIX
 from harkara.schemas.api import Why
-from harkara.schemas.reasons import ENROLLING_PAUSED, GATEWAY, HELD_BACK, addressed
+from harkara.schemas.reasons import ENROLLING_PAUSED, GATEWAY, HELD_BACK, SEEN_TO, addressed
 from harkara.storage import pausing
 from harkara.storage.linking import UNLINKED
 from harkara.storage.models import Campaign, Sender
@@ -32,13 +33,20 @@ def by_number(sender: Sender, now: datetime) -> Why | None:
     """That this number sends nothing now, and why; None if it does."""
     told = GATEWAY.get(sender.error_code or 0)
     reason = sender.status_reason or (told and told.text)
+    first = told and told.todo
     if sender.status != "active":
-        return _why("number_stopped", reason, sender_id=sender.id)
+        return _why("number_stopped", reason, first, sender_id=sender.id)
     if sender.session_state in UNLINKED:
         return _why("number_disconnected", sender.session_detail, sender_id=sender.id)
     if sender.held_until is not None and sender.held_until > now:
-        return _why("number_rests", reason)
+        return _why("number_rests", reason, first, sender_id=sender.id)
     return None
+
+
+def stopped(sender_id: UUID, status: str, reason: str | None) -> str:
+    """How a number is that was to send and is not active, and what to do."""
+    how = f"{status} ({reason})" if reason else status
+    return f"{how}: {_ASK if pausing.by_operator(reason) else f'POST {PREFIX}/senders/{sender_id}/resume has it go on'}"
 
 
 def by_campaign(campaign: Campaign) -> Why | None:
@@ -61,7 +69,10 @@ async def by_operator(bus: Bus | None, *actors: str) -> Why | None:
     return None
 
 
-def _why(code: str, reason: str | None, **ids: UUID) -> Why:
+def _why(code: str, reason: str | None, first: str | None = None, **ids: UUID) -> Why:
+    """The words of the table; with what to do `first`, as far as WhatsApp's error code tells."""
     text, todo = HELD_BACK[code]
     said = f"{text}: {reason}" if reason else text
+    if first:
+        todo = addressed(SEEN_TO[code], first=first)
     return Why(code=code, text=said, todo=_ASK if pausing.by_operator(reason) else addressed(todo, **ids))

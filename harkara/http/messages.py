@@ -15,6 +15,7 @@ from harkara.http.accepting import Expected, accept
 from harkara.http.checks import Faults
 from harkara.http.contacts import region_for
 from harkara.http.context import Answer, Context
+from harkara.http.held_back import stopped
 from harkara.http.invoices import owed
 from harkara.http.message_list import find
 from harkara.http.problems import Problem, conflict, invalid, not_found, operators
@@ -31,8 +32,8 @@ from harkara.templating import variables
 #: All that decides about one message, for many at once (`harkara/http/asking.py`). A phone is a contact's first number
 #: or a further one.
 FACTS = """
-select s.status as sender_status, s.status_reason, s.provider, k.id as contact_id, k.name, k.phone, k.locale,
-       k.attributes::text,
+select s.id as sender_id, s.status as sender_status, s.status_reason, s.provider, k.id as contact_id, k.name, k.phone,
+       k.locale, k.attributes::text,
        case when k.id is null and i.phone is not null then app.opted_out(i.tenant_id, i.phone, i.lane)
             else k.opted_out_at is not null or k.opt_outs ? i.lane
               or e.category = 'marketing' and k.opt_outs ? 'marketing' end as opted_out, k.wa_user_id,
@@ -55,7 +56,7 @@ order by i.place
 #: Whose number it is when none is named.
 ONLY_SENDER = "select id from senders where status = 'active' limit 2"
 
-_STOPPED = "select status_reason from senders where tenant_id = $1 and status <> 'active' limit 100"
+_STOPPED = "select id, status, status_reason from senders where tenant_id = $1 and status <> 'active' limit 100"
 
 #: How far ahead a message may be scheduled: the months it may fall into are prepared.
 FURTHEST = timedelta(days=30)
@@ -173,12 +174,14 @@ def _time(ctx: Context[Any, Any], at: datetime, faults: Faults) -> datetime | No
 async def _only_sender(ctx: Context[Any, Any]) -> UUID:
     async with ctx.transaction() as con:
         rows = await con.fetch(ONLY_SENDER)
-        stopped = [] if rows else [row[0] for row in await con.fetch(_STOPPED, ctx.tenant)]
+        others = [] if rows else await con.fetch(_STOPPED, ctx.tenant)
         why = None if rows else await pausing.tenant_paused(con, ctx.tenant)
-    if why := why or next(filter(pausing.by_operator, stopped), None):
+    if why := why or next((row[2] for row in others if pausing.by_operator(row[2])), None):
         raise _paused(why)
+    if others:
+        raise conflict(f"there is no active sender: {others[0][0]} is {stopped(*others[0])}")
     if not rows:
-        raise conflict("there is no active sender: make one with POST /api/v1/senders, or make one active again")
+        raise conflict("there is no sender: make one with POST /api/v1/senders")
     if len(rows) > 1:
         raise invalid(("sender_id", "is needed, because there are several senders: say which one sends it"))
     only: UUID = rows[0]["id"]
@@ -197,7 +200,8 @@ def _refuse(wanted: NewMessage, facts: Any) -> None:
     if pausing.by_operator(facts["status_reason"]) and facts["sender_status"] != "active":
         raise _paused(facts["status_reason"])
     if facts["sender_status"] != "active":
-        raise conflict(f"this sender is {facts['sender_status']}: make it active, or send with another")
+        how = stopped(facts["sender_id"], facts["sender_status"], facts["status_reason"])
+        raise conflict(f"this sender is {how}; or send with another")
     if facts["opted_out"] and facts["contact_id"] is None:
         raise conflict(
             "whoever has this number has opted out: once they agree again, POST a contact with consent {source, at}"

@@ -14,6 +14,7 @@ from harkara.http.campaign_rows import content_of, get_campaign, variants_of
 from harkara.http.checks import Faults
 from harkara.http.contacts import region
 from harkara.http.context import Answer, Context
+from harkara.http.held_back import stopped
 from harkara.http.invoices import owed
 from harkara.http.messages import OUTCOMES
 from harkara.http.problems import Problem, conflict, not_found
@@ -186,7 +187,7 @@ def _tested(step: CampaignStep, wanted: StepTest) -> Variant | None:
 async def _need_active(campaign: Campaign) -> None:
     sender = await Sender.get(id=campaign.sender_id)
     if sender.status != "active":
-        raise conflict(f"the campaign's sender is {sender.status}: make it active first")
+        raise conflict(f"the campaign's sender is {stopped(sender.id, sender.status, sender.status_reason)}")
 
 
 async def _step(ctx: Context[Any, Any]) -> tuple[Campaign, CampaignStep]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from harkara.http import sandbox, templates
 from harkara.http.checks import Faults
 from harkara.http.contacts import region_for
 from harkara.http.context import Answer, Context
+from harkara.http.held_back import by_number
 from harkara.http.lists import newest, page
 from harkara.http.problems import Problem, conflict, not_found, operators
 from harkara.http.route import PREFIX
@@ -55,13 +57,13 @@ async def index(ctx: Context[None, Paging]) -> Page[SenderShown]:
     """All senders, newest first."""
     async with ctx.transaction():
         rows = await newest(Sender.all(), ctx.tenant, ctx.query)
-    return page([shown_sender(row) for row in rows], ctx.query)
+    return page([shown_sender(row, ctx.door.clock()) for row in rows], ctx.query)
 
 
 async def show(ctx: Context[None, None]) -> SenderShown:
     """One sender."""
     async with ctx.transaction():
-        return shown_sender(await get_sender(ctx))
+        return shown_sender(await get_sender(ctx), ctx.door.clock())
 
 
 async def create(ctx: Context[NewSender, None]) -> Answer[SenderMade]:
@@ -84,7 +86,7 @@ async def create(ctx: Context[NewSender, None]) -> Answer[SenderMade]:
     made = SenderMade(
         webhook_url=webhook_url(ctx, sender),
         verify_token=sender.verify_token,
-        **msgspec.structs.asdict(shown_sender(sender)),
+        **msgspec.structs.asdict(shown_sender(sender, ctx.door.clock())),
     )
 
     async def register() -> SenderMade:
@@ -162,10 +164,10 @@ def webhook_url(ctx: Context[Any, Any], sender: Sender) -> str:
     return f"{ctx.door.settings.public_url.rstrip('/')}{PREFIX}/webhooks/{kind}/{sender.id}"
 
 
-def shown_sender(row: Sender) -> SenderShown:
+def shown_sender(row: Sender, now: datetime) -> SenderShown:
     """A sender as users see it."""
-    given = {name: getattr(row, name) for name in SenderShown.__struct_fields__ if name != "session"}
-    return msgspec.convert({**given, "session": shown_session(row)}, SenderShown)
+    given = {name: getattr(row, name) for name in SenderShown.__struct_fields__ if name not in ("session", "why")}
+    return msgspec.convert({**given, "session": shown_session(row), "why": by_number(row, now)}, SenderShown)
 
 
 def shown_session(row: Sender) -> SessionShown | None:
@@ -212,7 +214,7 @@ async def change(ctx: Context[PatchSender, None]) -> SenderShown:
         sender_changed(ctx.door, id_)
     if changes.get("status") == "active":
         await _let_go(ctx, sender.id)
-    return shown_sender(sender)
+    return shown_sender(sender, ctx.door.clock())
 
 
 async def resume(ctx: Context[None, None]) -> SenderShown:
@@ -228,7 +230,7 @@ async def resume(ctx: Context[None, None]) -> SenderShown:
     for id_ in resumed:
         sender_changed(ctx.door, id_)
         await _let_go(ctx, id_)
-    return shown_sender(sender)
+    return shown_sender(sender, ctx.door.clock())
 
 
 async def _ours_to_change(ctx: Context[Any, Any], con: Connection) -> Sender:

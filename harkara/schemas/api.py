@@ -434,8 +434,9 @@ class SenderShown(Shown):
     `daily_limit` is how many people it may write to first in 24 hours, together with all senders of the same portfolio
     (`portfolio_id`, else `waba_id`); null is the smallest that one of those has, else no limit. `pair_limit` is
     WhatsApp's rule of a message every six seconds to one phone; null is by provider: only the Cloud API has it.
-    `paused` or `blocked`, it sends nothing until it is resumed; `held_until` a time, it goes on by itself then. Why,
-    since when and by which error of WhatsApp's, the others say. `session` is for gateways that lend a phone's account.
+    `paused` or `blocked`, it sends nothing until it is resumed; `held_until` a time, it goes on by itself then. `why`
+    says what stopped it and what to do, the others since when and by which error. `session` is for gateways that lend a
+    phone's account.
     """
 
     id: UUID
@@ -454,6 +455,7 @@ class SenderShown(Shown):
     status_since: datetime | None
     held_until: datetime | None
     error_code: int | None
+    why: Why | None
     session: SessionShown | None
     created_at: datetime
     updated_at: datetime

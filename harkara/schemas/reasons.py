@@ -133,7 +133,7 @@ GATEWAY = {
     131026: Words(
         "WhatsApp can't deliver to this number", "check that the number is on WhatsApp and its app is up to date"
     ),
-    131042: Words("Meta has no means of payment for this account", "add one in the WhatsApp manager"),
+    131042: Words("Meta has no means of payment for this account", "add a means of payment in the WhatsApp manager"),
     131047: Words("the contact last wrote more than 24 hours ago", "send an approved template instead of a free text"),
     131048: Words("WhatsApp limits this number because of complaints", "send less, and to people who expect it"),
     131049: Words(
@@ -205,6 +205,13 @@ HELD_BACK: Mapping[str, Words] = {
 
 #: What the reason of a message begins with that could not leave, before which gateway that is.
 NO_GATEWAY = f"{HELD_BACK['gateway_away'].text}: "
+
+#: What to do instead about a number, if WhatsApp's error code says what there is to see to `first`.
+SEEN_TO: Mapping[str, str] = {
+    "number_stopped": "{first}, then POST /senders/{sender_id}/resume",
+    "number_rests": "{first}; it goes on by itself, at `held_until` of the sender, or with"
+    " POST /senders/{sender_id}/resume",
+}
 
 #: With the same code as what pauses all sending, of a campaign.
 ENROLLING_PAUSED = Words(

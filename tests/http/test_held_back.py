@@ -58,7 +58,14 @@ STOPPED = (
         having(status="blocked", error_code=190),
         "number_stopped",
         "its number is stopped: the access token is not valid any more",
-        "POST /senders/{}/resume",
+        "PATCH the sender with a new access_token, then POST /senders/{}/resume",
+    ),
+    (
+        having(held_until=datetime(2099, 1, 1, tzinfo=UTC), status_reason="(#131048) Spam", error_code=131048),
+        "number_rests",
+        "its number rests, as WhatsApp has asked: (#131048) Spam",
+        "send less, and to people who expect it; it goes on by itself, at `held_until` of the sender, or with POST"
+        " /senders/{}/resume",
     ),
     (having(session_state="scan_qr"), "number_disconnected", "no phone is linked to its number", "/senders/{}/qr"),
     (
@@ -100,6 +107,7 @@ async def test_a_campaign_and_its_messages_say_what_is_with_their_number(
     (campaign, sender), draft = await running(acme), await acme.campaign(active=False)
     shown = await acme.get(f"/campaigns/{campaign}")
     assert (shown["status"], shown["held_back_by"]) == ("active", None)
+    assert (await acme.get(f"/senders/{sender}"))["why"] is None
     due, later = await waiting(storage, acme.tenant, sender), await waiting(storage, acme.tenant, sender, due=600)
     assert (await acme.get(f"/messages/{due}"))["why"] is None
     await stop(acme, storage, sender)
@@ -109,6 +117,8 @@ async def test_a_campaign_and_its_messages_say_what_is_with_their_number(
     held_back = {one["id"]: one["held_back_by"] for one in (await acme.get("/campaigns"))["items"]}
     assert held_back == {campaign: told, draft: None}
     assert (await acme.get(f"/messages/{due}"))["why"] == told
+    assert (await acme.get(f"/senders/{sender}"))["why"] == told
+    assert told in [one["why"] for one in (await acme.get("/senders"))["items"]]
     assert (await acme.get(f"/messages/{later}"))["why"] is None, "its time has not come"
     paused = await acme.post(f"/campaigns/{campaign}/pause", status=200)
     assert (paused["status"], paused["held_back_by"]) == ("paused", None)

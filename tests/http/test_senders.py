@@ -245,6 +245,30 @@ async def changed_by_its_tenant(acme: Account, sender: object) -> list[str]:
     return [str(answer.is_problem(409).body["detail"]) for answer in answers]
 
 
+async def test_who_sends_with_a_stopped_number_is_told_why_it_is_and_what_has_it_go_on(
+    acme: Account, storage: Storage
+) -> None:
+    campaign = await acme.campaign(active=False)
+    sender = (await acme.get(f"/campaigns/{campaign}"))["sender_id"]
+    bad = Bad("waba", "no means of payment", "add one", 131042)
+    async with storage.batch((acme.tenant,)) as con:
+        await halting.pause(con, acme.tenant, UUID(sender), bad)
+    how = f"paused (no means of payment): POST /api/v1/senders/{sender}/resume has it go on"
+    to = {"to": "+919876543210", "body": "Hi"}
+    named = await acme.call("POST", "/messages", body=to | {"sender_id": sender})
+    assert named.is_problem(409).body["detail"] == f"this sender is {how}; or send with another"
+    (step,) = (await acme.get(f"/campaigns/{campaign}/steps"))["items"][:1]
+    test = await acme.call("POST", f"/campaigns/{campaign}/steps/{step['id']}/test", body={"to": to["to"]})
+    assert test.is_problem(409).body["detail"] == f"the campaign's sender is {how}"
+    faults = (await acme.call("POST", f"/campaigns/{campaign}/activate")).is_problem(422).body["errors"]
+    assert {"path": "sender_id", "message": f"the sender is {how}"} in faults
+    for other in (await acme.get("/senders"))["items"]:
+        await acme.call("PATCH", f"/senders/{other['id']}", body={"status": "paused"})
+    alone = (await acme.call("POST", "/messages", body=to)).is_problem(409).body["detail"]
+    assert alone.startswith("there is no active sender: ")
+    assert "/resume has it go on" in alone
+
+
 async def test_what_an_operator_has_paused_with_its_tenant_goes_on_with_it_alone(
     acme: Account, storage: Storage
 ) -> None:
