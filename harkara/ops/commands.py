@@ -60,6 +60,7 @@ _LATE_S = 1.0
 
 _UNKNOWN = {
     "streams": "what the streams hold and who is behind is not known: the broker could not be asked",
+    "idle": "whether numbers have something to send and can't is not known: somebody could not be asked",
     "resting": "whether tenants are paused, or numbers stopped, is not known: the database could not be asked",
 }
 

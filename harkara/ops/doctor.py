@@ -15,10 +15,12 @@ from harkara.bus.api import Api
 from harkara.bus.connection import Bus
 from harkara.bus.overview import ConsumerState, consumers
 from harkara.bus.pausing import POOLS
-from harkara.ops.status import Status
+from harkara.ops.status import GATEWAY_TODO, Status, answering
 from harkara.ops.terminal import age
 from harkara.printing import counted, messages_wait
-from harkara.settings import DOTENV, Settings, named
+from harkara.schemas.reasons import HELD_BACK, addressed
+from harkara.settings import DOTENV, OWN_GATEWAYS, Settings, named
+from harkara.storage.idling import numbers, providers
 from harkara.storage.migrate import names as migrations
 from harkara.storage.storage import Storage, reason_of
 from harkara.vault import Vault
@@ -206,6 +208,33 @@ def _embedded() -> bool:
     return "database_url" not in named(DOTENV)
 
 
+async def _gateways(doctor: Doctor) -> AsyncIterator[Finding]:
+    """Those of the providers in use that have an address of their own, and that no address stands for two."""
+    if doctor.storage is None:
+        return
+    settings = doctor.settings
+    async with doctor.storage.anonymous() as con:
+        tenants: list[str] = await con.fetchval("select app.all_tenants()")
+    async with doctor.storage.batch(tenants) as con:
+        used = await providers(con)
+        unlinked = await numbers(con, None, SOME)
+    for provider in sorted(used & OWN_GATEWAYS.keys()):
+        check, place, url = f"gateway: {provider}", settings.gateway_place(provider), settings.gateway_url(provider)
+        others = sorted(one for one in used - {provider} if settings.gateway_url(one) == url)
+        found = await answering(check, url)
+        if others and not getattr(settings, OWN_GATEWAYS[provider]):
+            what = f"is looked for at {place}, as is that of {' and '.join(others)}"
+            yield _bad(check, what, f"set {OWN_GATEWAYS[provider].upper()}")
+        elif found.answers:
+            yield _well(check, f"{place} answers in {found.ms:.0f} ms")
+        else:
+            yield _bad(check, f"{place} does not answer: {found.trouble}", GATEWAY_TODO)
+    for one in unlinked:
+        words = HELD_BACK["number_disconnected"]
+        what = f"no phone is linked to {one.name} of {one.tenant}: {one.unlinked}"
+        yield _bad("number", what, addressed(words.todo, sender_id=one.id))
+
+
 async def _numbers(doctor: Doctor) -> AsyncIterator[Finding]:
     if doctor.storage is None:
         return
@@ -267,6 +296,7 @@ CHECKS: dict[str, Check] = {
     "actors": _actors,
     "clock": _clock,
     "database": _database,
+    "gateways": _gateways,
     "numbers": _numbers,
     "work": _work,
 }

@@ -35,6 +35,8 @@ TOLD = (
     "redis_url",
     "media_url",
     "whatsapp_gateway_url",
+    "evolution_url",
+    "waha_url",
     "public_url",
     "secret_key",
     "nats_partners_url",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import asyncpg
 import msgspec
 
-from harkara.bus.api import Api
+from harkara.bus.api import Api, ApiError
 from harkara.bus.connection import Bus
 from harkara.bus.errors import BusError
 from harkara.bus.overview import PARTNERS, ConsumerState, StreamState, consumers, stored_for, streams
@@ -23,10 +24,12 @@ from harkara.bus.pausing import POOLS, end_of
 from harkara.bus.servers import addresses, greeting, without_secrets
 from harkara.ops.places import redis_at
 from harkara.ops.reach import needed
-from harkara.printing import counted
+from harkara.printing import counted, messages_wait
+from harkara.schemas.reasons import HELD_BACK, NO_GATEWAY, addressed
 from harkara.schemas.work import Send
 from harkara.settings import Settings, SettingsError
 from harkara.storage.engine import begin_statement
+from harkara.storage.idling import numbers
 from harkara.storage.pausing import AtRest, Stopped, at_rest, stopped
 from harkara.storage.storage import StorageError, credentials, reason_of
 
@@ -37,8 +40,9 @@ SENDING = POOLS["sender"]
 PATIENCE_S = 3.0
 
 
-#: Numbers that are named.
+#: Numbers that are named, and of which it is asked why they don't send.
 _SOME = 20
+_MOST_ASKED = 10_000
 
 #: What to look at when a server doesn't answer.
 SERVERS = {
@@ -48,6 +52,9 @@ SERVERS = {
     "gateway": "check WHATSAPP_GATEWAY_URL, and that it can be reached from here",
     "front door": "start `harkara http`; check PUBLIC_URL, and the proxy before it",
 }
+#: The same of a gateway that numbers wait for.
+GATEWAY_TODO = "check that it runs, and its address"
+
 _ANY = "see that it runs, and that it is reached from here"
 
 
@@ -71,6 +78,17 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
         return ": ".join(filter(None, (f"{self.name} {what}", self.trouble, self.todo)))
 
 
+class Idle(msgspec.Struct, frozen=True, kw_only=True):
+    """A number that has messages waiting and can send none, though nobody has stopped it: why, and what to do."""
+
+    id: UUID
+    tenant: str
+    name: str
+    messages: int
+    why: str
+    todo: str
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """All of it at one moment. `trouble` is what somebody has to look at; empty if all is well.
 
@@ -84,6 +102,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     parked: list[Parked]
     resting: list[AtRest]
     stopped: list[Stopped]
+    idle: list[Idle]
     trouble: list[str]
     unknown: list[str]
 
@@ -106,17 +125,24 @@ async def status(settings: Settings, bus: Bus | BusError | SettingsError, most_a
     readers: list[ConsumerState] = []
     waiting: list[Parked] = []
     unserved_s: float | None = None
-    unknown = [] if any(one.name == "database" and one.answers for one in servers) else ["resting", "stopped"]
+    idle: list[Idle] = []
+    knows = any(one.name == "database" and one.answers for one in servers)
+    unknown = [] if knows else ["resting", "stopped", "idle"]
     if isinstance(bus, Bus):
         begun, api = time.monotonic(), Api(bus.link.request)
         held, readers = await streams(api, bus.topology), await consumers(api, bus.topology)
         unserved_s, waiting = await stored_for(api, SENDING, Send.subject_filter()), await parked(api, bus.topology)
         servers.insert(0, ServerState(name="broker", answers=True, ms=_since(begun)))
+        gateway = next(one for one in servers if one.name == "gateway")
+        try:
+            idle = await _idle(settings, await _to_send(api), gateway) if knows else []
+        except (OSError, asyncpg.PostgresError, ApiError):  # gone just now
+            unknown.append("idle")
     else:
         # What it says ends with what to do.
         asked = isinstance(bus, BusError)
         servers.insert(0, ServerState(name="broker", answers=False, trouble=str(bus), asked=asked))
-        unknown += ["streams", "consumers", "parked"]
+        unknown += ["streams", "consumers", "parked", *(["idle"] if knows else [])]
     return Status(
         at=datetime.now(UTC),
         servers=servers,
@@ -125,7 +151,8 @@ async def status(settings: Settings, bus: Bus | BusError | SettingsError, most_a
         parked=waiting,
         resting=resting,
         stopped=still,
-        trouble=trouble_of(servers, held, readers, most_age_s, unserved_s, waiting, resting, still),
+        idle=idle,
+        trouble=trouble_of(servers, held, readers, most_age_s, unserved_s, waiting, resting, still, idle),
         unknown=unknown,
     )
 
@@ -139,16 +166,18 @@ def trouble_of(
     waiting: Sequence[Parked] = (),
     resting: Sequence[AtRest] = (),
     still: Sequence[Stopped] = (),
+    idle: Sequence[Idle] = (),
 ) -> list[str]:
     """What somebody has to look at, line by line.
 
     `unserved_s` is for how long the first message for a number waits, `waiting` what is parked, `resting` are tenants,
-    `still` numbers.
+    `still` and `idle` numbers.
     """
     return [
         *(one.said for one in servers if not one.answers),
         *_of_streams(held, readers),
         *_of_rows(resting, still),
+        *(f"{messages_wait(one.messages)} for {one.name} of {one.tenant}: {one.why}: {one.todo}" for one in idle),
         *_late(readers, most_age_s, unserved_s),
         *_put_off(waiting, most_age_s),
         *(
@@ -245,6 +274,11 @@ async def _server(name: str, question: Awaitable[object]) -> ServerState:
     return ServerState(name=name, answers=True, ms=_since(begun))
 
 
+async def answering(name: str, url: str) -> ServerState:
+    """Whether something answers there."""
+    return await _server(name, _page(url))
+
+
 def _why(error: Exception) -> str:
     """In words where the system gives its number for it."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
@@ -258,6 +292,53 @@ def _since(begun: float) -> float:
 
 async def _database(settings: Settings, resting: list[AtRest], still: list[Stopped]) -> None:
     """Whether it answers; and, into `resting` and `still`, which tenants rest and which numbers are stopped."""
+    async with _connected(settings) as connection:
+        with suppress(asyncpg.UndefinedFunctionError):  # a schema that is older than this program: `doctor` says so
+            resting += await at_rest(connection)
+            await connection.execute(begin_statement(await connection.fetchval("select app.all_tenants()")))
+            still += await stopped(connection, _SOME)
+            await connection.execute("COMMIT")
+
+
+async def _to_send(api: Api) -> dict[UUID, int]:
+    """How much lies there to be sent, by number."""
+    info = await api.call(f"STREAM.INFO.{SENDING}", {"subjects_filter": Send.subject_filter()})
+    found: dict[UUID, int] = {}
+    subjects: dict[str, int] = info["state"].get("subjects") or {}
+    for subject, messages in subjects.items():
+        id_ = UUID(subject.split(".")[4])
+        found[id_] = found.get(id_, 0) + messages
+    return found
+
+
+async def _idle(settings: Settings, to_send: dict[UUID, int], gateway: ServerState) -> list[Idle]:
+    """Those of these numbers that can't send: what is asked of gateways is asked once of each. `gateway` is told."""
+    if not to_send:
+        return []
+    async with _connected(settings) as connection:
+        await connection.execute(begin_statement(await connection.fetchval("select app.all_tenants()")))
+        found = await numbers(connection, to_send, _MOST_ASKED)
+        await connection.execute("COMMIT")
+    answers = {settings.whatsapp_gateway_url: gateway}
+    for provider in {one.provider for one in found}:
+        if (url := settings.gateway_url(provider)) not in answers:
+            answers[url] = await answering(f"gateway of {provider}", url)
+    idle: list[Idle] = []
+    for one in found:
+        there = answers[settings.gateway_url(one.provider)]
+        if not there.answers:
+            why, todo = f"{NO_GATEWAY}{settings.gateway_place(one.provider)}: {there.trouble}", GATEWAY_TODO
+        elif one.unlinked is not None:
+            words = HELD_BACK["number_disconnected"]
+            why, todo = f"{words.text} ({one.unlinked})", addressed(words.todo, sender_id=one.id)
+        else:
+            continue
+        idle.append(Idle(id=one.id, tenant=one.tenant, name=one.name, messages=to_send[one.id], why=why, todo=todo))
+    return sorted(idle, key=lambda one: -one.messages)[:_SOME]
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncGenerator[Any]:
     needed(settings, "database_url")
     parts = credentials(settings.database_url)
     connection: Any = await asyncpg.connect(
@@ -269,11 +350,7 @@ async def _database(settings: Settings, resting: list[AtRest], still: list[Stopp
         statement_cache_size=0,
     )
     try:
-        with suppress(asyncpg.UndefinedFunctionError):  # a schema that is older than this program: `doctor` says so
-            resting += await at_rest(connection)
-            await connection.execute(begin_statement(await connection.fetchval("select app.all_tenants()")))
-            still += await stopped(connection, _SOME)
-            await connection.execute("COMMIT")
+        yield connection
     finally:
         await connection.close()
 

@@ -13,6 +13,8 @@ from gateway.evolution_server import EvolutionServer
 from gateway.phones import PNG, phone_server
 from gateway.waha_server import WahaServer
 from live.listening import enroll, enrollment, listening
+from live.situations.telling import until_it_says
+from live.terminal import told
 from support import until
 
 ACKS = {"evolution": ("SERVER_ACK", "DELIVERY_ACK", "READ"), "waha": ("SERVER", "DEVICE", "READ")}
@@ -208,10 +210,34 @@ async def test_a_lost_phone_is_told_and_its_number_alone_waits(live: Platform, s
         await shop.message(sent["id"], "read")
         await shop.message(waiting, "queued")
         assert shop.server.taken == []
+        [line] = [one for one in (await told(live, "status"))["trouble"] if f"for Shop of {shop.tenant.id}" in one]
+        assert "no phone is linked to its number" in line
+        assert f"POST /senders/{shop.sender}/session/start" in line
+        linked = [one["found"] for one in await told(live, "doctor") if f"Shop of {shop.tenant.id}" in one["found"]]
+        assert linked[0].startswith(f"no phone is linked to Shop of {shop.tenant.id}: ")
         await shop.tenant.post(f"/senders/{shop.sender}/session/start")
         shop.server.scan(shop.name)
         await shop.becomes("working")
         await ear.until_heard("sender.connected", shop.sender)
+
+
+@pytest.mark.parametrize("provider", ["evolution", "waha"])
+async def test_nobody_is_where_the_gateway_should_be(live: Platform, tenant: Tenant, provider: str) -> None:
+    wanted = {"name": "Shop", "provider": provider, "phone_number_id": f"s-{uuid4().hex[:9]}", "access_token": "key"}
+    sender = await tenant.post("/senders", wanted)
+    id_ = str((await tenant.post("/messages", {"sender_id": sender["id"], "to": "+919855555555", "body": "Hi"}))["id"])
+    now = await until_it_says(live, id_, "gateway_away")
+    setting = f"{provider.upper()}_URL"
+    place = f"{live.environ[setting]} ({setting})"
+    assert place in now["waits_for"]
+    assert now["todo"].startswith("check that it runs, and its address")
+    why = (await tenant.message(id_))["why"]
+    assert (why["code"], place in why["text"]) == ("gateway_away", True)
+    [line] = [one for one in (await told(live, "status"))["trouble"] if f"for Shop of {tenant.id}" in one]
+    assert line.startswith("1 message waits for")
+    assert f"its gateway does not answer: {place}: Connection refused: check that it runs" in line
+    [found] = [one for one in await told(live, "doctor") if one["check"] == f"gateway: {provider}"]
+    assert (found["well"], found["found"]) == (False, f"{place} does not answer: Connection refused")
 
 
 @pytest.mark.long

@@ -108,7 +108,7 @@ async def test_what_nobody_could_be_asked_is_unknown(
     nowhere = "http://127.0.0.1:1"
     settings = load({"WHATSAPP_GATEWAY_URL": nowhere, "PUBLIC_URL": nowhere, "REDIS_URL": "redis://127.0.0.1:1"})
     found = await status(settings, Unavailable("no NATS server answers: start one, or set NATS_URL"), 60)
-    assert sorted(found.unknown) == ["consumers", "parked", "resting", "stopped", "streams"]
+    assert sorted(found.unknown) == ["consumers", "idle", "parked", "resting", "stopped", "streams"]
     said = {one.name: one.said for one in found.servers}
     assert said["broker"] == "broker does not answer: no NATS server answers: start one, or set NATS_URL"
     assert said["database"].startswith("database was not asked: DATABASE_URL: is missing, and no `harkara up` runs")
