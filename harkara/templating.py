@@ -156,12 +156,15 @@ def variables(
 ) -> dict[str, Any]:
     """The variables of one contact, and of an invoice. Empty values are left out, so that defaults apply to them.
 
+    `phone` is where they are written to; if that is a user id, no text says it, and they have no phone.
     A contact without a name is called by its number; with `name` None it is nobody's, and has no name.
     """
-    shown = "" if name is None else name.strip() or phone.strip() or "-"
+    number = phone.strip() if phone.strip().startswith("+") else ""
+    shown = "" if name is None else name.strip() or number or "-"
     called = {"name": shown, "first_name": shown.split()[0]} if shown else {}
-    known: dict[str, Any] = called | {
-        "phone": phone,
+    known: dict[str, Any] = {
+        **called,
+        **({"phone": number} if number else {}),
         "locale": locale or "en",
         "attributes": {key: value for key, value in attributes.items() if value not in (None, "")},
     }

@@ -149,6 +149,16 @@ def test_who_is_no_contact_has_no_name() -> None:
     )
 
 
+@pytest.mark.parametrize("reached_by", ["US.230712345", "-", ""])
+def test_who_is_known_by_a_user_id_has_no_phone(reached_by: str) -> None:
+    known = variables(name=" ", phone=reached_by, locale=None, attributes={})
+    assert "phone" not in known
+    assert known["name"] == "-"
+    assert compiled("{{ phone | default('you') }}")(known) == "you"
+    with pytest.raises(TemplateFault, match="undefined"):
+        compiled("{{ phone }}")(known)
+
+
 def test_a_contact_without_a_name_is_called_by_the_phone() -> None:
     found = variables(name="  ", phone="+919876543210", locale=None, attributes={})
     assert found["name"] == found["first_name"] == "+919876543210"

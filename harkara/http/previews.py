@@ -120,7 +120,7 @@ def _value(name: str, values: dict[str, Any], contact: Contact) -> tuple[Any, st
         return values[root], "default"
     if root in ("name", "first_name"):
         return values[root], "contact.name" if contact.name.strip() else "contact.phone"
-    return values.get(root), f"contact.{root}"
+    return values.get(root), f"contact.{root}" if root in values else "missing"
 
 
 async def test(ctx: Context[StepTest, None]) -> Answer[Accepted | Outcome]:

@@ -107,6 +107,21 @@ async def test_a_number_that_is_no_contacts_has_no_name(acme: Account) -> None:
     assert "default" in refused.is_problem(422).faults()["body"]
 
 
+async def test_no_text_says_a_user_id(acme: Account, storage: Storage) -> None:
+    contact = await acme.contact(name="Asha")
+    async with storage.tenant(acme.tenant) as con:
+        await con.execute("update contacts set phone = null, wa_user_id = 'US.2307' where id = $1", UUID(contact))
+    body = {"contact_id": contact, "sender_id": await acme.sender(), "body": "Hi {{ phone | default('you') }}"}
+    assert (await acme.call("POST", "/messages", body=body)).status == 202
+    refused = await acme.call("POST", "/messages", body=body | {"body": "Hi {{ phone }}"})
+    assert "give it a default" in refused.is_problem(422).faults()["body"]
+    campaign = await acme.campaign({"delay_hours": 0, "body": "Hi {{ phone }}"}, active=False)
+    [step] = (await acme.get(f"/campaigns/{campaign}/steps"))["items"]
+    shown = await acme.post(f"/campaigns/{campaign}/steps/{step['id']}/preview", {"contact_id": contact}, status=200)
+    assert (shown["content"], [fault["path"] for fault in shown["faults"]]) == (None, ["body"])
+    assert [(one["value"], one["source"]) for one in shown["variables"]] == [(None, "missing")]
+
+
 async def test_a_phone_without_plus_is_understood_once_the_tenant_has_a_region(acme: Account, live_bus: Bus) -> None:
     phone, sender = a_phone(), await acme.sender()
     body = {"to": phone[3:], "sender_id": sender, "body": "Hi"}
