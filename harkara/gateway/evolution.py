@@ -62,6 +62,9 @@ BASE64_LIMIT = DOWNLOAD_LIMIT * 4 // 3 + 65536
 #: How long the other side is shown that we type, in milliseconds.
 TYPING_MS = 3000
 
+#: What it says of an instance that isn't there; any other 404 is somebody else's.
+_ABSENT = re.compile("instance does not exist")
+
 #: The answers that prove that nothing was sent.
 REFUSALS = (
     case(401, "", stop("The Evolution API does not know this access token")),
@@ -208,7 +211,7 @@ class EvolutionGateway:
     async def state(self, credentials: Credentials) -> Session | Problem:
         """How the instance stands; one that isn't there yet is stopped."""
         reply = await self._call("GET", credentials, "instance/connectionState")
-        if isinstance(reply, Reply) and reply.status == 404:
+        if isinstance(reply, Reply) and reply.status == 404 and _ABSENT.search(_words_of(reply.body)):
             return Session("stopped", "there is no such instance yet: start it")
         return _session(reply)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from loguru import logger
@@ -34,7 +35,7 @@ from harkara.gateway.waha import WahaGateway
 from harkara.measures import OTHER, Measures
 from harkara.schemas.content import Content
 from harkara.schemas.reasons import NO_GATEWAY
-from harkara.settings import Settings
+from harkara.settings import OWN_GATEWAYS, Settings
 
 #: The kinds of answers to a request to send, as metrics name them.
 ANSWERS: Mapping[type[Answer], str] = {
@@ -43,6 +44,9 @@ ANSWERS: Mapping[type[Answer], str] = {
     NotSent: "not_sent",
     Unknown: "unknown",
 }
+
+#: What gateways that lend a phone's account answer to a name that they don't know, and others to what they don't speak.
+NOT_FOUND = 404
 
 #: A gateway that was found away is another time away if nobody found it so for as long: what waits asks more often.
 ANEW_S = 60.0
@@ -97,6 +101,8 @@ class Providers:
         self._measures.gateway[provider, ANSWERS[type(answer)]].add(time.perf_counter() - begun)
         if isinstance(answer, Refused):
             self._measures.refusals.add(provider, str(answer.code) if answer.code in RULES else OTHER)
+            if answer.code == NOT_FOUND and provider in OWN_GATEWAYS:  # perhaps it is another who was asked
+                return replace(answer, details=f"{answer.details}; asked at {self._place_of(provider)}")
         return self._nobody_there(provider, answer) if isinstance(answer, NotSent) else answer
 
     def _nobody_there(self, provider: str, answer: NotSent) -> NotSent:

@@ -6,6 +6,7 @@ Requests and answers are those of WAHA's documentation of July 2026; the id of w
 from __future__ import annotations
 
 import mimetypes
+import re
 from datetime import timedelta
 from typing import Any, cast
 
@@ -50,6 +51,9 @@ STATES = {
     "WORKING": "working",
     "FAILED": "failed",
 }
+
+#: What it says of a session that isn't there; any other 404 is somebody else's.
+_ABSENT = re.compile("session.*(does not exist|not found)", re.IGNORECASE)
 
 #: The answers that prove that nothing was sent. Its checks of input and session come before it does anything.
 REFUSALS = (
@@ -167,7 +171,7 @@ class WahaGateway:
     async def state(self, credentials: Credentials) -> Session | Problem:
         """How the session stands; one that isn't there yet is stopped."""
         reply = await self._call("GET", credentials, self._session_path(credentials))
-        if isinstance(reply, Reply) and reply.status == 404:
+        if isinstance(reply, Reply) and reply.status == 404 and _ABSENT.search(_words_of(reply.body)):
             return Session("stopped", "there is no such session yet: start it")
         return _session(reply)
 

@@ -58,7 +58,7 @@ async def qr(ctx: Context[None, QrQuery]) -> web.Response:
         await _noted(ctx, found)
         raise conflict(NEXT.get(found.state, f"the session is {found.state}: POST …/session/start first"))
     if not isinstance(found, Qr):
-        raise _problem(found)
+        raise _problem(ctx, sender, found)
     if image:
         return web.Response(body=found.image or b"", content_type="image/png")
     return web.Response(text=found.code or "", content_type="text/plain")
@@ -72,7 +72,7 @@ async def _do(ctx: Context[None, None], call: Call) -> SessionShown:
         sender = await get_sender(ctx)
     found = await call(*_phone(ctx, sender))
     if not isinstance(found, Session):
-        raise _problem(found)
+        raise _problem(ctx, sender, found)
     return await _noted(ctx, found)
 
 
@@ -103,11 +103,12 @@ async def _noted(ctx: Context[Any, Any], found: Session) -> SessionShown:
     return session
 
 
-def _problem(found: Problem) -> problems.Problem:
+def _problem(ctx: Context[Any, Any], sender: Sender, found: Problem) -> problems.Problem:
+    gateway = f"the gateway at {ctx.door.settings.gateway_place(sender.provider)}"
     match found:
         case Refused(title=title, details=details):
-            return problems.Problem(502, f"the gateway refuses: {title}{f' ({details})' if details else ''}")
+            return problems.Problem(502, f"{gateway} refuses: {title}{f' ({details})' if details else ''}")
         case NotSent(reason):
-            return problems.Problem(502, f"the gateway does not answer: {reason}; check that it runs, and its address")
+            return problems.Problem(502, f"{gateway} does not answer: {reason}; check that it runs, and its address")
         case Unknown(reason):
-            return problems.Problem(502, f"the gateway did not answer as expected: {reason}")
+            return problems.Problem(502, f"{gateway} did not answer as expected: {reason}")

@@ -389,6 +389,16 @@ async def test_each_sender_is_served_by_its_providers_client() -> None:
         await gateway.close()
 
 
+async def test_one_that_knows_no_such_name_is_told_with_its_address() -> None:
+    async with world("evolution") as evolution:
+        settings = Settings(evolution_url=evolution.server.url)
+        gateway = Providers(clients(settings), settings.gateway_place)
+        answer = await gateway.send(evolution.credentials, TO, TEXT, opaque="m1")
+        await gateway.close()
+    assert isinstance(answer, Refused)
+    assert answer.details.endswith(f"; asked at {evolution.server.url} (EVOLUTION_URL)")
+
+
 @pytest.mark.parametrize(
     ("provider", "settings", "place"),
     [

@@ -164,6 +164,18 @@ async def test_a_gateway_that_refuses_or_is_away_is_told(acme: Account, server: 
     (await acme.call("GET", f"{path}/qr")).is_problem(502)
 
 
+@pytest.mark.parametrize("provider", ["evolution", "waha"])
+async def test_a_gateway_that_is_another_is_told_with_the_setting_to_make(
+    acme: Account, gateway_url: str, provider: str
+) -> None:
+    path = f"/senders/{(await made(acme, provider))['id']}"
+    place = f"{gateway_url} (WHATSAPP_GATEWAY_URL, because {provider.upper()}_URL is not set)"
+    for method, end in (("GET", "session"), ("POST", "session/start"), ("GET", "qr")):
+        detail = (await acme.call(method, f"{path}/{end}")).is_problem(502).body["detail"]
+        assert f"the gateway at {place} refuses: " in detail
+        assert "or is not at this address" in detail
+
+
 async def test_a_cloud_sender_needs_no_phone(acme: Account) -> None:
     path = f"/senders/{await acme.sender()}"
     assert (await acme.get(path))["session"] is None
