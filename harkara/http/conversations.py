@@ -10,9 +10,11 @@ import msgspec
 from harkara.http import media
 from harkara.http.context import Context
 from harkara.http.lists import before, cursor, page
+from harkara.http.message_list import why
 from harkara.http.problems import not_found
 from harkara.http.search import LOOKED_AT, Search, Searched, refuse_odd_times
 from harkara.ids import time_of
+from harkara.policy.fits import wording
 from harkara.policy.window import closes_at
 from harkara.schemas.api import (
     ConversationQuery,
@@ -24,6 +26,7 @@ from harkara.schemas.api import (
     ReplyShown,
     Said,
 )
+from harkara.schemas.content import Template
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -42,12 +45,15 @@ ONE = SHOWN.format(found="conversations") + " where c.id = $1"
 #: Both sides, newest first. Each side is cut to a page before they are put together.
 MESSAGES = """
 (select r.id, 'in' as direction, r.received_at as at, r.type, r.text, r.payload::text as content, null as status,
-        r.reply_to, r.context_wamid as reply_to_wamid
+        r.reply_to, r.context_wamid as reply_to_wamid, null as reason, null::int as error_code, null as components
  from replies r
  where r.tenant_id = (select app.tenant()) and r.conversation_id = $1 and r.id < $4 order by r.id desc limit $5)
 union all
 (select m.id, 'out', coalesce(m.sent_at, m.created_at), null, m.content ->> 'body', m.content::text, m.status,
-        m.reply_to, null
+        m.reply_to, null, m.reason, m.error_code,
+        (select e.components::text from templates e
+         where e.tenant_id = m.tenant_id and e.sender_id = m.sender_id and e.name = m.content -> 'template' ->> 'name'
+           and e.language = coalesce(m.content -> 'template' ->> 'language', 'en'))
  from messages m
  where m.tenant_id = (select app.tenant()) and m.contact_id = $2 and m.sender_id = $3 and m.id < $4
  order by m.id desc limit $5)
@@ -145,19 +151,23 @@ async def messages(ctx: Context[None, Paging]) -> Page[Said]:
             MESSAGES, id_, found["contact_id"], found["sender_id"], before(ctx.query), ctx.query.limit + 1
         )
         files = await media.of_replies(con, ctx.tenant, [row["id"] for row in rows if row["direction"] == "in"])
-    return page([_said(row, files.get(row["id"])) for row in rows], ctx.query)
+    return page([_said(row, found["sender_id"], files.get(row["id"])) for row in rows], ctx.query)
 
 
-def _said(row: Any, file: MediaShown | None) -> Said:
+def _said(row: Any, sender_id: UUID, file: MediaShown | None) -> Said:
     content: dict[str, Any] = msgspec.json.decode(row["content"])
+    text = row["text"]
+    if row["components"] is not None:
+        text = wording(msgspec.convert(content["template"], Template), msgspec.json.decode(row["components"]))
     return Said(
         id=row["id"],
         direction=row["direction"],
         at=row["at"],
         type=row["type"] or _kind(content),
-        text=row["text"],
+        text=text,
         content=content,
         status=row["status"],
+        why=row["status"] and why(row["id"], sender_id, row["status"], row["reason"], row["error_code"]),
         reply_to=row["reply_to"],
         reply_to_wamid=row["reply_to_wamid"],
         media=file,

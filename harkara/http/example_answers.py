@@ -369,6 +369,7 @@ ANSWERS: Mapping[Any, Any] = {
         "contact_id": ID,
         "variant": None,
         "content": {"body": "Hi Asha, how do you like your tea?"},
+        "text": "Hi Asha, how do you like your tea?",
         "variables": [
             {"name": "attributes.product", "value": None, "source": "default"},
             {"name": "first_name", "value": "Asha", "source": "contact.name"},
@@ -439,6 +440,7 @@ ANSWERS: Mapping[Any, Any] = {
         **CAME,
         "content": THANKS,
         "status": None,
+        "why": None,
         **QUOTES,
         "media": None,
     },

@@ -106,9 +106,10 @@ async def show(ctx: Context[None, None]) -> MessageStory | AcceptedStory:
         if accepted_at is None:
             raise not_found("message")
         return AcceptedStory(id=id_, status="accepted", timeline=[Moment(at=accepted_at, status="accepted")])
+    known = why(message.id, message.sender_id, message.status, message.reason, message.error_code)
     return MessageStory(
         timeline=_timeline(message),
-        why=await _to_come(ctx, message) or await _waits_for(ctx, message) or _why(message),
+        why=await _to_come(ctx, message) or await _waits_for(ctx, message) or known,
         pricing=_pricing(message),
         **msgspec.structs.asdict(_settled(shown(message, MessageShown))),
     )
@@ -171,7 +172,7 @@ async def _to_come(ctx: Context[None, None], message: Message) -> Why | None:
     verdict = judge(msgspec.structs.replace(facts, now=leaves_at), attempt)
     if not isinstance(verdict, Suppress):
         return None
-    return _told(message, verdict.reason, ENDED[verdict.reason])
+    return _told(message.id, message.sender_id, verdict.reason, ENDED[verdict.reason])
 
 
 async def _waits_for(ctx: Context[None, None], message: Message) -> Why | None:
@@ -216,12 +217,11 @@ def _attempt(message: Message) -> Attempt:
     )
 
 
-def _why(message: Message) -> Why | None:
-    found = words(message.status, message.reason, message.error_code)
-    if found is None:
-        return None
-    return _told(message, *found)
+def why(id_: UUID, sender_id: UUID, status: str, reason: str | None, error_code: int | None) -> Why | None:
+    """Why a message went no further, by its row alone; None if nothing stands in its way."""
+    found = words(status, reason, error_code)
+    return None if found is None else _told(id_, sender_id, *found)
 
 
-def _told(message: Message, code: str, words: Words) -> Why:
-    return Why(code=code, text=words.text, todo=addressed(words.todo, id=message.id, sender_id=message.sender_id))
+def _told(id_: UUID, sender_id: UUID, code: str, words: Words) -> Why:
+    return Why(code=code, text=words.text, todo=addressed(words.todo, id=id_, sender_id=sender_id))

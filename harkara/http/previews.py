@@ -19,6 +19,7 @@ from harkara.http.invoices import owed
 from harkara.http.messages import OUTCOMES
 from harkara.http.problems import Problem, conflict, not_found
 from harkara.http.route import PREFIX
+from harkara.policy.fits import wording
 from harkara.rendering import Unsayable, choose
 from harkara.rendering import said as filled
 from harkara.schemas.api import Accepted, FaultShown, Outcome
@@ -26,18 +27,25 @@ from harkara.schemas.campaigns import Preview, PreviewStep, StepTest, VariableUs
 from harkara.schemas.commands import SendMessage
 from harkara.schemas.content import Content
 from harkara.schemas.variants import Variant
-from harkara.storage.models import Campaign, CampaignStep, Contact, Sender
+from harkara.storage.models import Campaign, CampaignStep, Contact, Sender, Template
 from harkara.templating import TemplateFault, compiled, variables
 
 
 async def preview(ctx: Context[PreviewStep, None]) -> Preview:
     """Exactly what a step would say to a contact, what its variables are and where from, and what is wrong with it."""
     async with ctx.transaction():
-        _, step = await _step(ctx)
+        campaign, step = await _step(ctx)
         contact = await _contact(ctx.body.contact_id)
+        variant = variant_for(step, contact.id)
+        said = variant.content() if variant else content_of(step)
+        known = (
+            None
+            if said.template is None
+            else await Template.get_or_none(
+                sender_id=campaign.sender_id, name=said.template.name, language=said.template.language
+            )
+        )
     invoice = await _invoice(ctx)
-    variant = variant_for(step, contact.id)
-    said = variant.content() if variant else content_of(step)
     values = values_of(contact, invoice=invoice)
     content, faults = _filled(said, values)
     return Preview(
@@ -45,9 +53,17 @@ async def preview(ctx: Context[PreviewStep, None]) -> Preview:
         contact_id=contact.id,
         variant=variant.name if variant else None,
         content=None if content is None else msgspec.to_builtins(content),
+        text=None if content is None else _read(content, known),
         variables=list(_variables(said, contact, values)),
         faults=[FaultShown(path=path, message=message) for path, message in faults],
     )
+
+
+def _read(content: Content, known: Template | None) -> str | None:
+    """What is read of a content, as far as it is known."""
+    if content.template is None or known is None:
+        return content.body
+    return wording(content.template, known.components)
 
 
 def variant_for(step: CampaignStep, contact_id: UUID) -> Variant | None:

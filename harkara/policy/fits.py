@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -60,6 +60,23 @@ def misfits(template: Template, parts: Sequence[Component], category: str) -> It
     yield from _buttons(template, by_type.get("BUTTONS", Component()).buttons)
     if category.lower() == "authentication":
         yield from _code(template)
+
+
+def wording(template: Template, raw: Any) -> str | None:
+    """What a template says with its parameters in their places: header, body and footer, each a line of its own.
+
+    None if its text is not known. What is not given stands as the template has it.
+    """
+    said = {part.type.upper(): part.text for part in components(raw) or ()}
+    header = {template.header_name or "1": template.header} if isinstance(template.header, str) else dict[str, str]()
+    given = template.parameters
+    body = given if isinstance(given, dict) else {str(place): text for place, text in enumerate(given, 1)}
+    lines = [_with(said.get("HEADER", ""), header), _with(said.get("BODY", ""), body), said.get("FOOTER", "")]
+    return "\n".join(filter(None, lines)) or None
+
+
+def _with(text: str, given: Mapping[str, str]) -> str:
+    return _PLACE.sub(lambda place: given.get(place[1], place[0]), text)
 
 
 def _parameters(template: Template, text: str) -> Iterator[Fault]:

@@ -1466,7 +1466,9 @@ class ReplyShown(Shown):
 class Said(Shown):
     """One line of a conversation, which quotes the line `reply_to`.
 
-    `direction` is `in` from the contact, `out` from us; `reply_to_wamid` is known of the former.
+    `direction` is `in` from the contact, `out` from us; `reply_to_wamid` is known of the former. `text` is what stands
+    there to be read: of a template its header, body and footer, if WhatsApp has told them. `why` says of one of ours
+    why it was not said, or not yet.
     """
 
     id: UUID
@@ -1476,6 +1478,7 @@ class Said(Shown):
     text: str | None
     content: Any
     status: MessageStatus | None
+    why: Why | None
     reply_to: UUID | None
     reply_to_wamid: str | None
     media: MediaShown | None

@@ -53,12 +53,16 @@ class VariableUsed(Shown):
 
 
 class Preview(Shown):
-    """What a step says to a contact: exactly what would be sent, or why it can't be."""
+    """What a step says to a contact: exactly what would be sent, or why it can't be.
+
+    `text` is what the contact reads: of a template its header, body and footer, if WhatsApp has told them.
+    """
 
     step_id: UUID
     contact_id: UUID
     variant: str | None
     content: dict[str, Any] | None
+    text: str | None
     variables: list[VariableUsed]
     faults: list[FaultShown]
 

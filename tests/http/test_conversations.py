@@ -14,7 +14,7 @@ from nats.js.errors import NotFoundError
 from harkara.bus.connection import Bus
 from harkara.ids import uuid7, uuid7_for
 from harkara.storage import receiving
-from harkara.storage.models import Message
+from harkara.storage.models import Message, Template
 from harkara.storage.receiving import NewReply
 from harkara.storage.storage import Storage
 
@@ -251,6 +251,36 @@ async def test_remarks_are_for_colleagues_and_say_whose_they_are(acme: Account, 
     assert [one["changes"]["after"]["text"] for one in noted] == ["Second", "First"]
     assert "text" in (await acme.call("POST", path, body={"text": ""})).is_problem(422).faults()
     (await acme.call("GET", f"/conversations/{uuid4()}/notes")).is_problem(404)
+
+
+async def test_a_template_is_read_as_its_contact_reads_it_and_what_was_not_said_says_why(
+    acme: Account, storage: Storage
+) -> None:
+    sender, contact = await acme.sender(), await acme.contact()
+    conversation = await writes(storage, acme, contact, sender)
+    components = [
+        {"type": "HEADER", "format": "TEXT", "text": "Order {{1}}"},
+        {"type": "BODY", "text": "Hi {{1}}, it comes at {{2}}."},
+        {"type": "FOOTER", "text": "The shop"},
+    ]
+    template = {"name": "order", "parameters": ["Asha", "7"], "header": "42"}
+    row: dict[str, Any] = {"lane": "utility", "to": "+1", "cause": "", "due_at": datetime.now(UTC)}
+    row |= {"sender_id": UUID(sender), "contact_id": UUID(contact)}
+    async with storage.tenant(acme.tenant):
+        await Template.create(
+            sender_id=UUID(sender), name="order", language="en", status="approved", components=components
+        )
+        known = await Message.create(**row, status="sent", content={"template": template})
+        other = await Message.create(**row, status="sent", content={"template": template | {"language": "hi"}})
+        text = await Message.create(**row, status="suppressed", reason="opted_out", content={"body": "Hi"})
+    lines = {one["id"]: one for one in (await acme.get(f"/conversations/{conversation}/messages"))["items"]}
+    assert lines[str(known.id)]["text"] == "Order 42\nHi Asha, it comes at 7.\nThe shop"
+    assert (lines[str(other.id)]["text"], lines[str(other.id)]["why"]) == (None, None)
+    suppressed = lines[str(text.id)]
+    assert (suppressed["status"], suppressed["text"]) == ("suppressed", "Hi")
+    assert suppressed["why"] == (await acme.get(f"/messages/{text.id}"))["why"]
+    assert suppressed["why"]["code"] == "opted_out"
+    assert [one["why"] for one in lines.values() if one["direction"] == "in"] == [None]
 
 
 async def test_what_was_read_last_is_marked_as_read(acme: Account, storage: Storage, live_bus: Bus) -> None:

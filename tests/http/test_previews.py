@@ -13,6 +13,7 @@ from support import an_invoice
 
 from harkara.bus.connection import Bus
 from harkara.ids import uuid7
+from harkara.storage.models import Template
 from harkara.storage.storage import Storage
 
 
@@ -27,6 +28,7 @@ async def test_a_preview_is_exactly_what_would_be_sent_and_says_where_its_values
     full = await acme.contact(name="Asha Rao", attributes={"plan": "gold"})
     shown = await acme.post(path, {"contact_id": full}, status=200)
     assert shown["content"] == {"body": "Hi Asha of your city, gold en"}
+    assert shown["text"] == "Hi Asha of your city, gold en"
     assert (shown["faults"], shown["variant"]) == ([], None)
     assert {one["name"]: (one["value"], one["source"]) for one in shown["variables"]} == {
         "first_name": ("Asha", "contact.name"),
@@ -39,6 +41,20 @@ async def test_a_preview_is_exactly_what_would_be_sent_and_says_where_its_values
     assert [fault["path"] for fault in holed["faults"]] == ["body"]
     assert {one["source"] for one in holed["variables"] if one["name"] == "attributes.plan"} == {"missing"}
     (await acme.call("POST", path, body={"contact_id": str(uuid7())})).is_problem(404)
+
+
+async def test_a_preview_of_a_template_says_what_the_contact_reads(acme: Account, storage: Storage) -> None:
+    template = {"name": "order", "language": "hi", "parameters": {"who": "{{ first_name }}"}}
+    campaign = await acme.campaign({"delay_hours": 0, "template": template}, active=False)
+    path = f"/campaigns/{campaign}/steps/{await only_step(acme, campaign)}/preview"
+    contact = {"contact_id": await acme.contact(name="Asha Rao")}
+    assert (await acme.post(path, contact, status=200))["text"] is None
+    sender = UUID((await acme.get(f"/campaigns/{campaign}"))["sender_id"])
+    async with storage.tenant(acme.tenant):
+        parts = [{"type": "BODY", "text": "Hi {{who}}!"}]
+        await Template.create(sender_id=sender, name="order", language="hi", status="approved", components=parts)
+    shown = await acme.post(path, contact, status=200)
+    assert (shown["text"], shown["content"]["template"]["parameters"]) == ("Hi Asha!", {"who": "Asha"})
 
 
 async def command(bus: Bus, tenant: str) -> dict[str, Any]:

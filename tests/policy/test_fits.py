@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from harkara.policy.fits import components, misfits
-from harkara.schemas.content import Template
+from harkara.policy.fits import components, misfits, wording
+from harkara.schemas.content import Media, Template
 
 BODY = {"type": "BODY", "text": "Hi {{1}}, your order {{2}} is on its way. Hi again, {{1}}."}
 NAMED = {"type": "BODY", "text": "Hi {{customer}}, order {{order}}."}
@@ -99,3 +99,27 @@ def test_a_code_is_short_and_given_twice(given: dict[str, Any], paths: list[str]
 @pytest.mark.parametrize("raw", [[], None, "x", [{"type": 5}]])
 def test_of_what_is_not_known_nothing_is_said(raw: Any) -> None:
     assert components(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "parts", "text"),
+    [
+        (Template(name="t", parameters=["a"]), [{"type": "BODY", "text": "{{1}} and {{ 2 }}"}], "a and {{ 2 }}"),
+        (Template(name="t", parameters={"x": "{{1}}"}), [{"type": "body", "text": "{{x}}, {{x}}"}], "{{1}}, {{1}}"),
+        (
+            Template(name="t", header="h", header_name="x"),
+            [{"type": "HEADER", "format": "TEXT", "text": "{{x}}"}, {"type": "FOOTER", "text": "{{1}}"}],
+            "h\n{{1}}",
+        ),
+        (
+            Template(name="t", header=Media(type="image", link="https://a.example/b.png")),
+            [{"type": "HEADER", "format": "IMAGE"}, {"type": "BODY", "text": "b"}],
+            "b",
+        ),
+        (Template(name="t"), [], None),
+        (Template(name="t"), [{"type": "BODY"}], None),
+        (Template(name="t"), [{"type": 1}], None),
+    ],
+)
+def test_what_a_template_says(given: Template, parts: list[dict[str, Any]], text: str | None) -> None:
+    assert wording(given, parts) == text
