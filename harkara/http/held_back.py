@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from redis.exceptions import RedisError
 
 from harkara.bus.api import Api
 from harkara.bus.errors import BusError
@@ -13,15 +17,20 @@ from harkara.bus.pausing import is_paused
 from harkara.http.route import PREFIX
 from harkara.schemas.api import Why
 from harkara.schemas.reasons import ENROLLING_PAUSED, GATEWAY, HELD_BACK, SEEN_TO, addressed
-from harkara.storage import pausing
+from harkara.storage import pausing, redis_keys
 from harkara.storage.linking import UNLINKED
 from harkara.storage.models import Campaign, Sender
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from harkara.bus.connection import Bus
 
 #: The broker answers in some milliseconds, or it is away.
 PATIENCE_S = 1.0
+
+#: Redis answers in well under a millisecond, or it is away.
+REDIS_PATIENCE_S = 0.25
 
 #: As what it is told that an operator has paused an actor.
 _PAUSED = {"sender": HELD_BACK["actor_paused"], "enrollment": ENROLLING_PAUSED}
@@ -41,6 +50,20 @@ def by_number(sender: Sender, now: datetime) -> Why | None:
     if sender.held_until is not None and sender.held_until > now:
         return _why("number_rests", reason, first, sender_id=sender.id)
     return None
+
+
+async def note_rests(redis: Redis, senders: Sequence[Sender]) -> None:
+    """A short rest is in Redis alone: have `held_until` of these rows, which are only shown, say it too.
+
+    Without Redis it is not known.
+    """
+    with suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(REDIS_PATIENCE_S):
+            told: Any = await redis.mget([redis_keys.hold(sender.id) for sender in senders]) if senders else []
+        for sender, until in zip(senders, told, strict=True):
+            if until:
+                rests = datetime.fromtimestamp(int(until) / 1e6, UTC)
+                sender.held_until = max(rests, sender.held_until or rests)
 
 
 def stopped(sender_id: UUID, status: str, reason: str | None) -> str:

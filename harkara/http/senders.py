@@ -18,7 +18,7 @@ from harkara.http import sandbox, templates
 from harkara.http.checks import Faults
 from harkara.http.contacts import region_for
 from harkara.http.context import Answer, Context
-from harkara.http.held_back import by_number
+from harkara.http.held_back import REDIS_PATIENCE_S, by_number, note_rests
 from harkara.http.lists import newest, page
 from harkara.http.problems import Problem, conflict, not_found, operators
 from harkara.http.route import PREFIX
@@ -49,21 +49,21 @@ NAMED = 3
 #: What to do instead of deleting one that something hangs on for good.
 INSTEAD = 'pause it instead (PATCH {"status":"paused"})'
 
-#: Redis answers in well under a millisecond, or it is away.
-REDIS_PATIENCE_S = 0.25
-
 
 async def index(ctx: Context[None, Paging]) -> Page[SenderShown]:
     """All senders, newest first."""
     async with ctx.transaction():
         rows = await newest(Sender.all(), ctx.tenant, ctx.query)
+    await note_rests(ctx.door.redis, rows)
     return page([shown_sender(row, ctx.door.clock()) for row in rows], ctx.query)
 
 
 async def show(ctx: Context[None, None]) -> SenderShown:
     """One sender."""
     async with ctx.transaction():
-        return shown_sender(await get_sender(ctx), ctx.door.clock())
+        sender = await get_sender(ctx)
+    await note_rests(ctx.door.redis, [sender])
+    return shown_sender(sender, ctx.door.clock())
 
 
 async def create(ctx: Context[NewSender, None]) -> Answer[SenderMade]:

@@ -15,7 +15,8 @@ from harkara.bus import pausing as actors
 from harkara.bus.api import Api
 from harkara.bus.connection import Bus
 from harkara.bus.overview import durables, streams
-from harkara.storage import pausing
+from harkara.http.door import Door
+from harkara.storage import pausing, redis_keys
 from harkara.storage.models import Message
 from harkara.storage.storage import Storage
 
@@ -122,6 +123,20 @@ async def test_a_campaign_and_its_messages_say_what_is_with_their_number(
     assert (await acme.get(f"/messages/{later}"))["why"] is None, "its time has not come"
     paused = await acme.post(f"/campaigns/{campaign}/pause", status=200)
     assert (paused["status"], paused["held_back_by"]) == ("paused", None)
+
+
+async def test_a_rest_that_is_in_redis_alone_is_said(acme: Account, storage: Storage, door: Door) -> None:
+    _, sender = await running(acme)
+    due = await waiting(storage, acme.tenant, sender)
+    rests = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=90)
+    await door.redis.set(redis_keys.hold(sender), str(int(rests.timestamp() * 1e6)), ex=90)
+    told = (await acme.get(f"/messages/{due}"))["why"]
+    assert (told["code"], told["text"]) == ("number_rests", "its number rests, as WhatsApp has asked")
+    shown = await acme.get(f"/senders/{sender}")
+    assert (datetime.fromisoformat(shown["held_until"]), shown["why"]) == (rests, told)
+    assert shown in (await acme.get("/senders"))["items"]
+    await door.redis.set(redis_keys.hold(sender), str(int((rests - timedelta(days=1)).timestamp() * 1e6)), ex=90)
+    assert (await acme.get(f"/messages/{due}"))["why"] is None, "it is over"
 
 
 async def test_what_waits_of_a_paused_campaign_says_so_whenever_it_is_due(acme: Account, storage: Storage) -> None:
