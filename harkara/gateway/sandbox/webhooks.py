@@ -413,6 +413,7 @@ def _status(row: Row, bit: int) -> tuple[str, str]:
 
 
 def _pricing(row: Row) -> str:
+    """Since October 2026 Meta charges within the 24-hour window, too."""
     category = "marketing" if row.type == "template" else "service"
     return f'"pricing":{{"billable":true,"pricing_model":"PMP","type":"regular","category":"{category}"}}'
 
