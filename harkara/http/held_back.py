@@ -55,14 +55,17 @@ def by_number(sender: Sender, now: datetime) -> Why | None:
 async def note_rests(redis: Redis, senders: Sequence[Sender]) -> None:
     """A short rest is in Redis alone: have `held_until` of these rows, which are only shown, say it too.
 
-    Without Redis it is not known.
+    What a row says of a rest that is over is not why it rests now. Without Redis it is not known.
     """
+    now = datetime.now(UTC)
     with suppress(RedisError, OSError, TimeoutError):
         async with asyncio.timeout(REDIS_PATIENCE_S):
             told: Any = await redis.mget([redis_keys.hold(sender.id) for sender in senders]) if senders else []
         for sender, until in zip(senders, told, strict=True):
             if until:
                 rests = datetime.fromtimestamp(int(until) / 1e6, UTC)
+                if sender.status == "active" and (sender.held_until or now) <= now < rests:
+                    sender.update_from_dict({"status_reason": None, "error_code": None})
                 sender.held_until = max(rests, sender.held_until or rests)
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from enrolled import enrolled
 from heard import AT, PHONE, Quiet, World, said
@@ -307,7 +308,15 @@ async def test_processes_that_find_it_out_at_once_merge_once(world: World) -> No
         assert await opting.hear(con, world.tenant, gone.id, Word("all", True, AT - timedelta(days=1), "asked"))
     await sent(world, contact=world.one.contact)
     values = (status(), status(status="read"), said(from_user_id=USER, **HELLO), said(from_user_id=USER, **HELLO))
-    await asyncio.gather(*(world.hears(world.delivery(value)) for value in values))
+
+    async def hears(delivery: Delivery[Inbound]) -> None:
+        """As from the broker: where two wait for each other, the database ends one, which then comes again."""
+        try:
+            await world.hears(delivery)
+        except asyncpg.DeadlockDetectedError:
+            await hears(delivery)
+
+    await asyncio.gather(*(hears(world.delivery(value)) for value in values))
     assert [one.id for one in await contacts(world)] == [world.one.contact]
     assert (await world.contact()).opted_out_at == AT - timedelta(days=1)
     assert (await world.told_later()).count("contact.merged") == 1

@@ -17,7 +17,7 @@ from harkara.bus.connection import Bus
 from harkara.bus.overview import durables, streams
 from harkara.http.door import Door
 from harkara.storage import pausing, redis_keys
-from harkara.storage.models import Message
+from harkara.storage.models import Message, Sender
 from harkara.storage.storage import Storage
 
 ASK = "ask the operator, who alone can have it go on"
@@ -129,6 +129,13 @@ async def test_a_rest_that_is_in_redis_alone_is_said(acme: Account, storage: Sto
     _, sender = await running(acme)
     due = await waiting(storage, acme.tenant, sender)
     rests = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=90)
+    async with storage.tenant(acme.tenant):  # it has rested before, which is over
+        before: dict[str, Any] = {
+            "status_reason": "(#131048) Spam",
+            "error_code": 131048,
+            "held_until": rests - timedelta(days=1),
+        }
+        await Sender.filter(id=sender).update(**before)
     await door.redis.set(redis_keys.hold(sender), str(int(rests.timestamp() * 1e6)), ex=90)
     told = (await acme.get(f"/messages/{due}"))["why"]
     assert (told["code"], told["text"]) == ("number_rests", "its number rests, as WhatsApp has asked")
@@ -194,6 +201,7 @@ async def test_a_campaign_says_that_an_operator_has_paused_enrolling(
 
 @pytest.mark.parametrize("end", [None, datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)])
 async def test_a_pause_without_an_end_has_none_wherever_it_is_shown(live_bus: Bus, end: datetime | None) -> None:
+    mine = ("COMMANDS", "dispatcher")
     config = ConsumerConfig(durable_name="dispatcher", filter_subject="t.*.cmd.message.send")
     await live_bus.js.add_consumer("COMMANDS", config)
     api, topology = Api(live_bus.link.request), live_bus.topology
@@ -201,12 +209,12 @@ async def test_a_pause_without_an_end_has_none_wherever_it_is_shown(live_bus: Bu
         for actor in ("sender", "dispatcher"):
             await actors.pause(api, topology, actor, end)
         [stream] = [one for one in await streams(api, topology) if one.name == "SEND"]
-        [reader] = [one for one in await durables(api, topology) if one.name == "dispatcher"]
+        [reader] = [one for one in await durables(api, topology) if (one.stream, one.name) == mine]
         for one in (stream, reader):
             assert (one.paused, one.paused_until) == (True, end)
         for actor in ("sender", "dispatcher"):
             await actors.resume(api, topology, actor)
-        [reader] = [one for one in await durables(api, topology) if one.name == "dispatcher"]
+        [reader] = [one for one in await durables(api, topology) if (one.stream, one.name) == mine]
         assert (reader.paused, reader.paused_until) == (False, None)
     finally:
         await live_bus.js.delete_consumer("COMMANDS", "dispatcher")
