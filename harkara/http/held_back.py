@@ -65,7 +65,8 @@ async def note_rests(redis: Redis, senders: Sequence[Sender]) -> None:
             if until:
                 rests = datetime.fromtimestamp(int(until) / 1e6, UTC)
                 if sender.status == "active" and (sender.held_until or now) <= now < rests:
-                    sender.update_from_dict({"status_reason": None, "error_code": None})
+                    for name in ("status_reason", "error_code"):
+                        setattr(sender, name, None)
                 sender.held_until = max(rests, sender.held_until or rests)
 
 
