@@ -1,7 +1,7 @@
 """Turns commands to send something into messages in the right lane of their number.
 
 takes: `cmd.message.send`, `cmd.message.cancel`
-says: message.queued, .suppressed; publishes `work.send.<sender>.<lane>`
+says: message.queued, .suppressed, .failed; publishes `work.send.<sender>.<lane>`
 retries: while the database is away
 """
 
@@ -18,7 +18,7 @@ from harkara.actors.enrollment import entity_id
 from harkara.actors.noting import Noting
 from harkara.actors.ticker import WAKE_SEND
 from harkara.bus.messages import Delivery, Outgoing
-from harkara.bus.outcomes import Done, Drop, Outcome
+from harkara.bus.outcomes import Done, Outcome
 from harkara.bus.publisher import Publisher
 from harkara.bus.schedule import PATIENT, Schedule
 from harkara.callers import Callers
@@ -26,7 +26,7 @@ from harkara.rendering import Unsayable, said
 from harkara.schemas.base import Message
 from harkara.schemas.commands import DELIVERY, CancelMessage, SendMessage
 from harkara.schemas.content import Content
-from harkara.schemas.events import MessageQueued, MessageSuppressed
+from harkara.schemas.events import MessageEvent, MessageFailed, MessageQueued, MessageSuppressed
 from harkara.schemas.work import Send
 from harkara.storage import dispatching, invoices
 from harkara.storage.auditing import Note, note
@@ -36,30 +36,41 @@ from harkara.templating import variables
 
 _encode = msgspec.json.Encoder().encode
 
+#: What is told of a message that ends here.
+_ENDS: dict[str, type[MessageEvent]] = {"suppressed": MessageSuppressed, "failed": MessageFailed}
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a command: a message with its finished content, kept back if there is a reason; or a refusal."""
+    """What a message says, finished, and what becomes of it: `queued`; or `suppressed` or `failed`, for a reason.
 
-    content: Content | None = None
-    suppressed: str | None = None
-    refused: str | None = None
+    What was accepted always becomes a message, so that whoever asked for it can read why it did not leave.
+    """
+
+    content: Content
+    status: str = "queued"
+    reason: str | None = None
 
 
 def decide(command: SendMessage, recipient: Recipient, invoice: Mapping[str, str] | None = None) -> Decision:
-    """Whether a message may be queued, and what it says with the contact's and the invoice's variables filled in."""
+    """Whether a message may be queued, and what it says with the contact's and the invoice's variables filled in.
+
+    The front door has asked the same; here is judged what has changed since.
+    """
+    if recipient.phone is None:  # a contact always has one; of whoever was erased nothing may be written
+        return Decision(Content(), "suppressed", "contact_deleted")
     if not recipient.sender_found:
-        return Decision(refused=f"sender_id: there is no sender {command.sender_id}")
-    if recipient.phone is None:
-        return Decision(refused="contact_id: the contact is not there, or has no phone")
+        return Decision(command.content, "suppressed", "sender_deleted")
+    if command.invoice_id is not None and invoice is None:
+        return Decision(command.content, "suppressed", "invoice_void")
     try:
         content = _content(command, recipient, recipient.phone, invoice)
     except Unsayable as fault:
-        return Decision(refused=f"content: {fault}")
+        return Decision(command.content, "failed", f"content: {fault}")
     if recipient.opted_out:
-        return Decision(content, suppressed="opted_out")
+        return Decision(content, "suppressed", "opted_out")
     if command.lane == "marketing" and not recipient.consents_to_marketing:
-        return Decision(content, suppressed="no_consent")
+        return Decision(content, "suppressed", "no_consent")
     return Decision(content)
 
 
@@ -115,28 +126,24 @@ class Dispatcher:
                 decide(d.message, recipient, terms.get(about) if (about := _about(d)) else None)
                 for d, recipient in zip(batch, recipients, strict=True)
             ]
-            new = [
-                _row(d, recipient, decision)
-                for d, recipient, decision in zip(batch, recipients, decisions, strict=True)
-                if decision.content is not None
-            ]
+            new = list(map(_row, batch, recipients, decisions))
             written = await dispatching.queue(con, new)
-            made = {n.id: n for n in new}
-            await note(con, [self._making(d, made[id_]) for d in batch if (id_ := entity_id(d)) in written])
+            before = await dispatching.kept(con, [row for row in new if row.id not in written])
+            await note(con, [self._making(d, row) for d, row in zip(batch, new, strict=True) if row.id in written])
         for tenant, sender_id, lane in {(d.tenant, d.message.sender_id, d.message.lane) for d in batch}:
             self._publisher.wake(WAKE_SEND, f"{tenant} {sender_id} {lane}".encode())
-        return [
-            Drop(decision.refused) if decision.refused else _queued(d, made[entity_id(d)], decision)
-            for d, decision in zip(batch, decisions, strict=True)
+        decisions = [
+            _kept(*before[row.id]) if row.id in before else one for row, one in zip(new, decisions, strict=True)
         ]
+        return list(map(_told, batch, new, decisions))
 
     def _making(self, d: Delivery[SendMessage], row: NewMessage) -> Note:
         """Not what it says, which may be a code and is in the message; nor the number of a contact, who says it."""
         after = {"sender_id": str(row.sender_id), "lane": row.lane, "status": row.status}
-        if row.contact_id is None:
-            after["to"] = row.to
-        else:
+        if row.contact_id is not None:
             after["contact_id"] = str(row.contact_id)
+        elif row.to:
+            after["to"] = row.to
         if row.invoice_id is not None:
             after["invoice_id"] = str(row.invoice_id)
         if row.reason is not None:
@@ -168,8 +175,8 @@ def _row(d: Delivery[SendMessage], recipient: Recipient, decision: Decision) -> 
         d.message.lane,
         recipient.phone or "",
         _encode(decision.content).decode(),
-        "suppressed" if decision.suppressed else "queued",
-        decision.suppressed,
+        decision.status,
+        decision.reason,
         d.cause or d.id,
         d.message.send_at or d.at,
         d.message.is_test,
@@ -177,6 +184,12 @@ def _row(d: Delivery[SendMessage], recipient: Recipient, decision: Decision) -> 
         UUID(d.message.invoice_id) if d.message.invoice_id else None,
         UUID(d.message.reply_to) if d.message.reply_to else None,
     )
+
+
+def _kept(content: str, status: str | None, reason: str | None) -> Decision:
+    """What was decided when the command came before: whatever has changed since is the gate's to judge."""
+    said = msgspec.json.decode(content, type=Content)
+    return Decision(said) if status is None else Decision(said, status, reason)
 
 
 def _cancelled(d: Delivery[CancelMessage], row: tuple[UUID | None, UUID] | None) -> Outcome:
@@ -190,21 +203,19 @@ def _cancelled(d: Delivery[CancelMessage], row: tuple[UUID | None, UUID] | None)
     return Done((Outgoing(event, d.tenant, f"{id_}.suppressed", d.cause),))
 
 
-def _queued(d: Delivery[SendMessage], row: NewMessage, decision: Decision) -> Outcome:
+def _told(d: Delivery[SendMessage], row: NewMessage, decision: Decision) -> Outcome:
+    """What is told of a message, and its work if it is to leave."""
     id_, cause = str(row.id), row.cause
-    fields: dict[str, Any] = {
-        "id": id_,
-        "contact_id": str(row.contact_id) if row.contact_id else None,
-        "sender_id": d.message.sender_id,
-    }
-    if decision.suppressed:
-        event = MessageSuppressed(**fields, reason=decision.suppressed)
-        return Done((Outgoing(event, d.tenant, f"{id_}.suppressed", cause),))
+    contact_id = str(row.contact_id) if row.contact_id else None
+    fields: dict[str, Any] = {"id": id_, "contact_id": contact_id, "sender_id": d.message.sender_id}
+    if decision.reason is not None:
+        event = _ENDS[decision.status](**fields, reason=decision.reason)
+        return Done((Outgoing(event, d.tenant, f"{id_}.{decision.status}", cause),))
     work = Send(
         message_id=id_,
         sender_id=d.message.sender_id,
         lane=d.message.lane,
-        contact_id=fields["contact_id"],
+        contact_id=contact_id,
         to=row.to,
         due_at=row.due_at,
         content=decision.content,

@@ -31,7 +31,7 @@ from harkara.actors.results import Results
 from harkara.actors.steps import Step, Steps
 from harkara.actors.telling import enrollment_events, had_ended, message_events
 from harkara.bus.messages import Delivery
-from harkara.bus.outcomes import Done, Drop, Outcome, Retry
+from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.bus.schedule import PATIENT, Schedule
 from harkara.gateway.protocol import Accepted, Answer, Gateway, NotSent, Refused
 from harkara.ids import id_of
@@ -113,14 +113,14 @@ class Sender:
         if early > DUE_SOON and work.step_id is None:
             return Retry("its time has not come", early, counts=False)
         number = await self._numbers.get(delivery.tenant, work.sender_id)
-        if number is None:
-            return Drop(f"tenant {delivery.tenant} has no sender {work.sender_id}")
-        if rest := number.rest(now):
+        if number is not None and (rest := number.rest(now)):
             return Retry("its number is stopped", min(rest, STOPPED_WAIT), counts=False, park=True)
         step = await self._steps.get(delivery.tenant, id_of(work.step_id)) if work.step_id else None
         variant = step.variant(id_of(work.contact_id)) if step and step.variants and work.contact_id else None
         content = said(work, step, variant)
         attempt = attempt_of(delivery.tenant, delivery.cause, work, content, step, variant, self._speed)
+        if number is None:  # it was deleted: the gate says what becomes of the message, and nothing leaves
+            return await self._not_sent(delivery, attempt, step, await self._gate.begin(attempt), content)
         template = f"{attempt.template}/{attempt.language}" if attempt.template else None
         spending = number.spending(delivery.tenant, work.to, template)
         try:

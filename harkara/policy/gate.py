@@ -211,6 +211,10 @@ def _contact(facts: Facts, message: Attempt) -> Verdict | None:
     return Suppress("contact_deleted") if facts.message_status else Stale()
 
 
+def _sender(facts: Facts, message: Attempt) -> Verdict | None:
+    return Suppress("sender_deleted") if facts.sender_status is None else None
+
+
 def _hold(facts: Facts, message: Attempt) -> Verdict | None:
     """What the contact said, or was asked for it, is accepted and not done yet."""
     return Wait(HELD_WAIT, "something that may stop it is accepted, and not done yet") if facts.held else None
@@ -279,7 +283,7 @@ def _quiet(facts: Facts, message: Attempt) -> Verdict | None:
 def _number(facts: Facts, message: Attempt) -> Verdict | None:
     if facts.sender_status == "active":
         return None
-    return Wait(SENDER_PAUSED_WAIT, f"the number is {facts.sender_status or 'gone'}")
+    return Wait(SENDER_PAUSED_WAIT, f"the number is {facts.sender_status}")
 
 
 def _until(facts: Facts, message: Attempt, until: datetime, reason: Reason) -> Verdict:
@@ -304,6 +308,7 @@ def later(facts: Facts, message: Attempt, until: datetime, reason: Reason) -> Ve
 #: what must not be sent at all.
 POLICY: tuple[Rule, ...] = (
     _contact,
+    _sender,
     _hold,
     _invoice,
     _opt_out,

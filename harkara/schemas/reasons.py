@@ -19,6 +19,7 @@ Reason = Literal[
     "opted_out",
     "no_consent",
     "contact_deleted",
+    "sender_deleted",
     "tenant_inactive",
     "enrollment_stopped",
     "goal_reached",
@@ -53,6 +54,9 @@ POLICY: Mapping[str, Words] = {
         "marketing needs consent, and none is recorded", "ask for it, and PATCH the contact with consent {source, at}"
     ),
     "contact_deleted": Words("its contact was deleted before its turn came", "nothing: there is nobody to send it to"),
+    "sender_deleted": Words(
+        "its number was deleted before its turn came", "send it with another: GET /senders lists them"
+    ),
     "tenant_inactive": Words("this account is not active", "ask support to make it active again"),
     "enrollment_stopped": Words(
         "its enrolment was stopped before its turn came",

@@ -29,7 +29,7 @@ class Recipient(msgspec.Struct, frozen=True, gc=False):
 
 
 class NewMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message to be written as `queued`, or as `suppressed` with the reason."""
+    """A message to be written as `queued`, or as `suppressed` or `failed` with the reason."""
 
     id: UUID
     tenant: str
@@ -70,9 +70,9 @@ order by i.place
 
 _QUEUE = """
 insert into messages (id, tenant_id, contact_id, sender_id, lane, "to", content, status, reason, cause, due_at,
-                      is_test, delivery, invoice_id, reply_to)
+                      is_test, delivery, invoice_id, reply_to, failed_at)
 select i.id, i.tenant_id, i.contact_id, i.sender_id, i.lane, i.recipient, i.content::jsonb, i.status, i.reason, i.cause,
-       i.due_at, i.is_test, i.delivery, i.invoice_id, i.reply_to
+       i.due_at, i.is_test, i.delivery, i.invoice_id, i.reply_to, case i.status when 'failed' then clock_timestamp() end
 from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
             $10::text[], $11::timestamptz[], $12::bool[], $13::text[], $14::uuid[], $15::uuid[])
      as i (id, tenant_id, contact_id, sender_id, lane, recipient, content, status, reason, cause, due_at, is_test,
@@ -81,6 +81,13 @@ on conflict (id) do nothing
 returning id
 """
 
+#: Of a message that ended before it was tried, why.
+_KEPT = """
+select m.id, m.content::text,
+       case when m.attempted_at is null and m.status in ('suppressed', 'failed') then m.status end, m.reason
+from unnest($1::uuid[], $2::text[]) as i (id, tenant_id)
+join messages m on m.id = i.id and m.tenant_id || '' = i.tenant_id
+"""
 
 #: From `queued` only: the sender takes a message out of it before it leaves, and whoever is first has it.
 _CANCEL = """
@@ -140,6 +147,14 @@ async def queue(con: Connection, new: Sequence[NewMessage]) -> set[UUID]:
         [n.reply_to for n in new],
     )
     return {row[0] for row in rows}
+
+
+async def kept(con: Connection, wanted: Sequence[NewMessage]) -> dict[UUID, tuple[str, str | None, str | None]]:
+    """What these messages say that had been written before, and as what and why they ended, if they never left."""
+    if not wanted:
+        return {}
+    rows = await con.fetch(_KEPT, [n.id for n in wanted], [n.tenant for n in wanted])
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}
 
 
 async def cancel(con: Connection, wanted: Sequence[tuple[str, UUID]]) -> dict[UUID, tuple[UUID | None, UUID]]:

@@ -36,8 +36,8 @@ def test_every_reason_is_given_somewhere() -> None:
 def test_what_is_written_as_suppressed_without_the_gate_is_in_the_table() -> None:
     text = code()
     found = set(re.findall(r"""status = 'suppressed', reason = '(\w+)'""", text))
-    found |= set(re.findall(r"""suppressed="(\w+)\"""", text))
-    assert {"cancelled", "enrollment_stopped", "opted_out", "no_consent"} <= found
+    found |= set(re.findall(r"""Decision\(.*, "suppressed", "(\w+)"\)""", text))
+    assert {"cancelled", "enrollment_stopped", "opted_out", "no_consent", "sender_deleted"} <= found
     assert found <= set(POLICY)
 
 

@@ -118,7 +118,7 @@ def of_one_off(**changed: object) -> Facts:
         ({"invoice_status": "open", "enrollment_status": "stopped"}, Suppress("enrollment_stopped")),
         ({"consents_to_marketing": False}, Suppress("no_consent", stop="no_consent")),
         ({"sender_status": "paused"}, Wait(SENDER_PAUSED_WAIT, "the number is paused")),
-        ({"sender_status": None}, Wait(SENDER_PAUSED_WAIT, "the number is gone")),
+        ({"sender_status": None}, Suppress("sender_deleted")),
         # A number that waits is no reason to send later what must not be sent at all.
         ({"sender_status": "paused", "opted_out": True}, Suppress("opted_out", stop="opt_out")),
     ],
