@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -42,6 +43,9 @@ ASK_AGAIN_S = 1.0
 
 #: A number that is held for long may be resumed before.
 LOOK_AGAIN_S = 1.0
+
+#: That nobody answers for a number is true for longer than a message waits before it tries again, and said anew before.
+AWAY_S, AWAY_ANEW_S = 60, 10.0
 
 #: How long a message waits for its number's turn in hand: a number may be held for hours.
 TURN_PATIENCE = timedelta(seconds=120)
@@ -97,6 +101,8 @@ class Budgets:
         self._script, self._slower = redis.register_script(TAKE), redis.register_script(SLOW)
         self._pair_rests, self._free = redis.register_script(HOLD_PAIR), redis.register_script(FREE)
         self._numbers: dict[str, _Number] = {}
+        #: When it was last said of a number that nobody answers for it.
+        self._away: dict[str, float] = {}
 
     async def acquire(
         self, sender_id: str, rate: float, lane: str, spending: Spending = NOTHING
@@ -129,6 +135,15 @@ class Budgets:
         await self._tell(self._redis.set(redis_keys.hold(sender_id), str(until), px=int(seconds * 1000) + 1))
         if number := self._numbers.get(sender_id):
             number.held_until = until
+
+    async def away(self, sender_id: str, where: str | None) -> None:
+        """Have it known for a while that nobody answered for this number, and where; without `where` somebody does."""
+        if where is None:
+            if self._away.pop(sender_id, None) is not None:
+                await self._tell(self._redis.delete(redis_keys.away(sender_id)))
+        elif (now := time.monotonic()) - self._away.get(sender_id, -math.inf) > AWAY_ANEW_S:
+            self._away[sender_id] = now
+            await self._tell(self._redis.set(redis_keys.away(sender_id), where, ex=AWAY_S))
 
     async def slow_down(self, sender_id: str) -> None:
         """WhatsApp found this number too fast: less from now on, and slowly back to all of its rate."""

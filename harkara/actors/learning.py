@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 from harkara.actors.budget import Spending
 from harkara.actors.halting import OF_NUMBERS, reaches_further
 from harkara.gateway.errors import Action, Rule, Scope, rule_for
-from harkara.gateway.protocol import Accepted, Answer, Refused
+from harkara.gateway.protocol import Accepted, Answer, NotSent, Refused
+from harkara.schemas.reasons import NO_GATEWAY
 
 #: Codes that say that a number, or its account, was too fast; the others of that kind only want a rest.
 TOO_FAST = frozenset({130429, 80007, 4})
@@ -31,6 +32,7 @@ class Lessons(Protocol):
     """Where what was learned is kept."""
 
     async def hold(self, sender_id: str, seconds: float) -> None: ...
+    async def away(self, sender_id: str, where: str | None) -> None: ...
     async def slow_down(self, sender_id: str) -> None: ...
     async def hold_pair(self, sender_id: str, to: str, seconds: float) -> None: ...
     async def pace(self, template: str, per_s: float, seconds: float) -> None: ...
@@ -38,6 +40,7 @@ class Lessons(Protocol):
 
 async def learn(lessons: Lessons, sender_id: str, spending: Spending, answer: Answer, wait: timedelta) -> None:
     """Take an answer to heart; `wait` is how long its message waits, if it does."""
+    await lessons.away(sender_id, answer.reason.removeprefix(NO_GATEWAY) if isinstance(answer, NotSent) else None)
     if isinstance(answer, Accepted):
         if answer.usage >= NEAR_LIMIT:
             await lessons.slow_down(sender_id)

@@ -20,6 +20,7 @@ from harkara.schemas.api import AgainWhen, CampaignShown, Reentry, Why
 from harkara.schemas.content import Content
 from harkara.schemas.reasons import POLICY as REASONS
 from harkara.schemas.variants import Variant
+from harkara.storage.idling import NOTHING
 from harkara.storage.models import Campaign, CampaignStep, CampaignVersion, Sender, Template
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ async def get_campaign(ctx: Context[Any, Any], *, lock: bool = False) -> Campaig
 
 
 async def shown_campaigns(rows: Sequence[Campaign]) -> list[CampaignShown]:
-    """Campaigns as users see them."""
+    """Campaigns as users see them, held back by what the row of their number says."""
     ids = {id_ for row in rows for id_ in (row.version_id, row.draft_version_id) if id_ is not None}
     versions = {row.id: row.number for row in await CampaignVersion.filter(id__in=list(ids))} if ids else {}
     active = {row.sender_id for row in rows if row.status == "active"}
     senders = await Sender.filter(id__in=list(active)) if active else []
     now = datetime.now(UTC)
-    held_back = {sender.id: by_number(sender, now) for sender in senders}
+    held_back = {sender.id: by_number(sender, NOTHING, now) for sender in senders}
     return [_shown(row, versions, held_back.get(row.sender_id)) for row in rows]
 
 

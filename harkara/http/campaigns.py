@@ -18,7 +18,7 @@ from harkara.http.campaign_rows import (
 )
 from harkara.http.checks import Faults
 from harkara.http.context import Context
-from harkara.http.held_back import by_operator
+from harkara.http.held_back import by_operator, by_what_passes, passing
 from harkara.http.lists import newest, page
 from harkara.http.problems import conflict, operators
 from harkara.http.rows import amend
@@ -40,24 +40,28 @@ async def index(ctx: Context[None, Paging]) -> Page[CampaignShown]:
     async with ctx.transaction():
         rows = await newest(Campaign.all(), ctx.tenant, ctx.query)
         shown = await shown_campaigns(rows)
-    return page(await _by_operators(ctx, shown), ctx.query)
+    return page(await _held_back(ctx, shown), ctx.query)
 
 
 async def show(ctx: Context[None, None]) -> CampaignShown:
     """One campaign."""
     async with ctx.transaction():
         shown = await shown_campaign(await get_campaign(ctx))
-    return (await _by_operators(ctx, [shown]))[0]
+    return (await _held_back(ctx, [shown]))[0]
 
 
-async def _by_operators(ctx: Context[None, Any], shown: list[CampaignShown]) -> list[CampaignShown]:
-    """The same, with what an operator has paused for everybody. The broker is asked, so not in a transaction."""
-    held_back = [one.status == "active" and one.held_back_by is None for one in shown]
-    why = await by_operator(ctx.door.bus, "sender", "enrollment") if any(held_back) else None
-    return [
-        msgspec.structs.replace(one, held_back_by=why) if why is not None and held else one
-        for one, held in zip(shown, held_back, strict=True)
-    ]
+async def _held_back(ctx: Context[None, Any], shown: list[CampaignShown]) -> list[CampaignShown]:
+    """The same, with what passes of their numbers, and what an operator has paused for everybody.
+
+    Redis and the broker are asked, so not in a transaction.
+    """
+    runs = {one.id: one.sender_id for one in shown if one.status == "active" and one.held_back_by is None}
+    if not runs:
+        return shown
+    passes, now = await passing(ctx.door.redis, set(runs.values())), ctx.door.clock()
+    why = {id_: by_what_passes(sender, passes[sender], now) for id_, sender in runs.items()}
+    paused = None if all(why.values()) else await by_operator(ctx.door.bus, "sender", "enrollment")
+    return [msgspec.structs.replace(one, held_back_by=why[one.id] or paused) if one.id in why else one for one in shown]
 
 
 async def create(ctx: Context[NewCampaign, None]) -> CampaignShown:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -17,8 +18,8 @@ from harkara.bus.pausing import is_paused
 from harkara.http.route import PREFIX
 from harkara.schemas.api import Why
 from harkara.schemas.reasons import ENROLLING_PAUSED, GATEWAY, HELD_BACK, SEEN_TO, addressed
-from harkara.storage import pausing, redis_keys
-from harkara.storage.linking import UNLINKED
+from harkara.storage import idling, pausing
+from harkara.storage.idling import Passing, Standstill
 from harkara.storage.models import Campaign, Sender
 
 if TYPE_CHECKING:
@@ -38,36 +39,30 @@ _PAUSED = {"sender": HELD_BACK["actor_paused"], "enrollment": ENROLLING_PAUSED}
 _ASK = "ask the operator, who alone can have it go on"
 
 
-def by_number(sender: Sender, now: datetime) -> Why | None:
+def by_number(sender: Sender, passes: Passing, now: datetime) -> Why | None:
     """That this number sends nothing now, and why; None if it does."""
-    told = GATEWAY.get(sender.error_code or 0)
-    reason = sender.status_reason or (told and told.text)
-    first = told and told.todo
-    if sender.status != "active":
-        return _why("number_stopped", reason, first, sender_id=sender.id)
-    if sender.session_state in UNLINKED:
-        return _why("number_disconnected", sender.session_detail, sender_id=sender.id)
-    if sender.held_until is not None and sender.held_until > now:
-        return _why("number_rests", reason, first, sender_id=sender.id)
-    return None
+    return _of(sender.id, idling.standstill({name: getattr(sender, name) for name in idling.TOLD}, passes, now))
 
 
-async def note_rests(redis: Redis, senders: Sequence[Sender]) -> None:
-    """A short rest is in Redis alone: have `held_until` of these rows, which are only shown, say it too.
+def by_what_passes(sender_id: UUID, passes: Passing, now: datetime) -> Why | None:
+    """The same of a number whose row says that it sends."""
+    return _of(sender_id, passes.standstill(now))
 
-    What a row says of a rest that is over is not why it rests now. Without Redis it is not known.
-    """
-    now = datetime.now(UTC)
+
+def _of(sender_id: UUID, found: Standstill | None) -> Why | None:
+    if found is None:
+        return None
+    told = GATEWAY.get(found.error_code or 0)
+    return _why(found.code, found.reason, told and told.todo, sender_id=sender_id)
+
+
+async def passing(redis: Redis, ids: Collection[UUID]) -> defaultdict[UUID, Passing]:
+    """What of these numbers passes in seconds, which Redis alone knows. Without Redis nothing is known."""
+    found = defaultdict[UUID, Passing](Passing)
     with suppress(RedisError, OSError, TimeoutError):
         async with asyncio.timeout(REDIS_PATIENCE_S):
-            told: Any = await redis.mget([redis_keys.hold(sender.id) for sender in senders]) if senders else []
-        for sender, until in zip(senders, told, strict=True):
-            if until:
-                rests = datetime.fromtimestamp(int(until) / 1e6, UTC)
-                if sender.status == "active" and (sender.held_until or now) <= now < rests:
-                    for name in ("status_reason", "error_code"):
-                        setattr(sender, name, None)
-                sender.held_until = max(rests, sender.held_until or rests)
+            found.update(await idling.passing(redis, ids))
+    return found
 
 
 def stopped(sender_id: UUID, status: str, reason: str | None) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from harkara.http.context import Context
-from harkara.http.held_back import by_campaign, by_number, by_operator, note_rests
+from harkara.http.held_back import by_campaign, by_number, by_operator, passing
 from harkara.http.lists import cursor
 from harkara.http.problems import not_found
 from harkara.http.rows import shown
@@ -188,8 +188,8 @@ async def _waits_for(ctx: Context[None, None], message: Message) -> Why | None:
     due_at = max(filter(None, (message.due_at, message.deferred_until)))
     if sender is None or due_at > now:
         return None
-    await note_rests(ctx.door.redis, [sender])
-    if (stopped := by_number(sender, now)) is not None:
+    passes = await passing(ctx.door.redis, [sender.id])
+    if (stopped := by_number(sender, passes[sender.id], now)) is not None:
         return stopped
     return await by_operator(ctx.door.bus, "sender") if now - due_at > MOMENT else None
 

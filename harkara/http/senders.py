@@ -18,7 +18,7 @@ from harkara.http import sandbox, templates
 from harkara.http.checks import Faults
 from harkara.http.contacts import region_for
 from harkara.http.context import Answer, Context
-from harkara.http.held_back import REDIS_PATIENCE_S, by_number, note_rests
+from harkara.http.held_back import REDIS_PATIENCE_S, by_number, passing
 from harkara.http.lists import newest, page
 from harkara.http.problems import Problem, conflict, not_found, operators
 from harkara.http.route import PREFIX
@@ -27,6 +27,7 @@ from harkara.http.webhooks import sender_changed
 from harkara.schemas.api import NewSender, Page, Paging, PatchSender, SenderMade, SenderShown, SessionShown
 from harkara.schemas.work import Release
 from harkara.storage import halting, pausing, redis_keys
+from harkara.storage.idling import NOTHING, Passing
 from harkara.storage.models import Campaign, Message, Sender
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ NEEDED = {
     "sandbox": (),
 }
 
+#: What a row says of why its number rests.
+_OF_A_REST = ("status_reason", "error_code")
+
 #: Campaigns that are named when a sender can't be deleted because of them.
 NAMED = 3
 
@@ -54,16 +58,16 @@ async def index(ctx: Context[None, Paging]) -> Page[SenderShown]:
     """All senders, newest first."""
     async with ctx.transaction():
         rows = await newest(Sender.all(), ctx.tenant, ctx.query)
-    await note_rests(ctx.door.redis, rows)
-    return page([shown_sender(row, ctx.door.clock()) for row in rows], ctx.query)
+    passes = await passing(ctx.door.redis, [row.id for row in rows])
+    return page([shown_sender(row, ctx.door.clock(), passes[row.id]) for row in rows], ctx.query)
 
 
 async def show(ctx: Context[None, None]) -> SenderShown:
     """One sender."""
     async with ctx.transaction():
         sender = await get_sender(ctx)
-    await note_rests(ctx.door.redis, [sender])
-    return shown_sender(sender, ctx.door.clock())
+    passes = await passing(ctx.door.redis, [sender.id])
+    return shown_sender(sender, ctx.door.clock(), passes[sender.id])
 
 
 async def create(ctx: Context[NewSender, None]) -> Answer[SenderMade]:
@@ -164,10 +168,13 @@ def webhook_url(ctx: Context[Any, Any], sender: Sender) -> str:
     return f"{ctx.door.settings.public_url.rstrip('/')}{PREFIX}/webhooks/{kind}/{sender.id}"
 
 
-def shown_sender(row: Sender, now: datetime) -> SenderShown:
-    """A sender as users see it."""
+def shown_sender(row: Sender, now: datetime, passes: Passing = NOTHING) -> SenderShown:
+    """A sender as users see it; a rest that passes in seconds looks like any other."""
     given = {name: getattr(row, name) for name in SenderShown.__struct_fields__ if name not in ("session", "why")}
-    return msgspec.convert({**given, "session": shown_session(row), "why": by_number(row, now)}, SenderShown)
+    if row.status == "active" and (rests := passes.rests_until) is not None and rests > now:
+        held = row.held_until if row.held_until is not None and row.held_until > now else None
+        given |= {"held_until": max(rests, held or rests)} | ({} if held else dict.fromkeys(_OF_A_REST))
+    return msgspec.convert({**given, "session": shown_session(row), "why": by_number(row, passes, now)}, SenderShown)
 
 
 def shown_session(row: Sender) -> SessionShown | None:

@@ -231,7 +231,8 @@ async def _gateways(doctor: Doctor) -> AsyncIterator[Finding]:
             yield _bad(check, f"{place} does not answer: {found.trouble}", GATEWAY_TODO)
     for one in unlinked:
         words = HELD_BACK["number_disconnected"]
-        what = f"no phone is linked to {one.name} of {one.tenant}: {one.unlinked}"
+        why = one.told["session_detail"] or one.told["session_state"]
+        what = f"no phone is linked to {one.name} of {one.tenant}: {why}"
         yield _bad("number", what, addressed(words.todo, sender_id=one.id))
 
 

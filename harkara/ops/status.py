@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 import msgspec
+from redis.exceptions import RedisError
 
 from harkara.bus.api import Api, ApiError
 from harkara.bus.connection import Bus
@@ -22,14 +23,15 @@ from harkara.bus.overview import PARTNERS, ConsumerState, StreamState, consumers
 from harkara.bus.parked import Parked, parked
 from harkara.bus.pausing import POOLS, end_of
 from harkara.bus.servers import addresses, greeting, without_secrets
-from harkara.ops.places import redis_at
+from harkara.ops.places import redis_at, redis_of
 from harkara.ops.reach import needed
+from harkara.ops.terminal import at
 from harkara.printing import counted, messages_wait
 from harkara.schemas.reasons import HELD_BACK, NO_GATEWAY, addressed
 from harkara.schemas.work import Send
 from harkara.settings import Settings, SettingsError
 from harkara.storage.engine import begin_statement
-from harkara.storage.idling import numbers
+from harkara.storage.idling import NOTHING, Number, Passing, numbers, passing, standstill
 from harkara.storage.pausing import AtRest, Stopped, at_rest, stopped
 from harkara.storage.storage import StorageError, credentials, reason_of
 
@@ -79,7 +81,11 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Idle(msgspec.Struct, frozen=True, kw_only=True):
-    """A number that has messages waiting and can send none, though nobody has stopped it: why, and what to do."""
+    """A number that can send none of the messages that wait for it, though nobody has stopped it: why, what to do.
+
+    Of one that rests for long they wait elsewhere, and `messages` are none.
+    In `rests_s` seconds it goes on by itself, if that is so.
+    """
 
     id: UUID
     tenant: str
@@ -87,6 +93,7 @@ class Idle(msgspec.Struct, frozen=True, kw_only=True):
     messages: int
     why: str
     todo: str
+    rests_s: float | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +184,11 @@ def trouble_of(
         *(one.said for one in servers if not one.answers),
         *_of_streams(held, readers),
         *_of_rows(resting, still),
-        *(f"{messages_wait(one.messages)} for {one.name} of {one.tenant}: {one.why}: {one.todo}" for one in idle),
+        *(
+            f"{_what_waits(one)}{one.name} of {one.tenant}: {one.why}: {one.todo}"
+            for one in idle
+            if one.rests_s is None or one.rests_s > most_age_s
+        ),
         *_late(readers, most_age_s, unserved_s),
         *_put_off(waiting, most_age_s),
         *(
@@ -186,6 +197,10 @@ def trouble_of(
             if one.name == "DEAD" and one.messages
         ),
     ]
+
+
+def _what_waits(one: Idle) -> str:
+    return f"{messages_wait(one.messages)} for " if one.messages else "the number "
 
 
 def _of_streams(held: list[StreamState], readers: list[ConsumerState]) -> Iterator[str]:
@@ -313,8 +328,6 @@ async def _to_send(api: Api) -> dict[UUID, int]:
 
 async def _idle(settings: Settings, to_send: dict[UUID, int], gateway: ServerState) -> list[Idle]:
     """Those of these numbers that can't send: what is asked of gateways is asked once of each. `gateway` is told."""
-    if not to_send:
-        return []
     async with _connected(settings) as connection:
         await connection.execute(begin_statement(await connection.fetchval("select app.all_tenants()")))
         found = await numbers(connection, to_send, _MOST_ASKED)
@@ -323,18 +336,42 @@ async def _idle(settings: Settings, to_send: dict[UUID, int], gateway: ServerSta
     for provider in {one.provider for one in found}:
         if (url := settings.gateway_url(provider)) not in answers:
             answers[url] = await answering(f"gateway of {provider}", url)
-    idle: list[Idle] = []
-    for one in found:
-        there = answers[settings.gateway_url(one.provider)]
-        if not there.answers:
-            why, todo = f"{NO_GATEWAY}{settings.gateway_place(one.provider)}: {there.trouble}", GATEWAY_TODO
-        elif one.unlinked is not None:
-            words = HELD_BACK["number_disconnected"]
-            why, todo = f"{words.text} ({one.unlinked})", addressed(words.todo, sender_id=one.id)
-        else:
-            continue
-        idle.append(Idle(id=one.id, tenant=one.tenant, name=one.name, messages=to_send[one.id], why=why, todo=todo))
+    passes = await _passing(settings, [one.id for one in found])
+    idle = [
+        said
+        for one in found
+        if (said := _said(settings, one, to_send.get(one.id, 0), answers, passes.get(one.id, NOTHING))) is not None
+    ]
     return sorted(idle, key=lambda one: -one.messages)[:_SOME]
+
+
+def _said(
+    settings: Settings, one: Number, messages: int, answers: Mapping[str, ServerState], passes: Passing
+) -> Idle | None:
+    now, there = datetime.now(UTC), answers[settings.gateway_url(one.provider)]
+    still = standstill(one.told, Passing(passes.rests_until), now)
+    who = Idle(id=one.id, tenant=one.tenant, name=one.name, messages=messages, why="", todo=GATEWAY_TODO)
+    if not there.answers:  # asked now, which goes before what was found of late
+        place = f"{settings.gateway_place(one.provider)}: {there.trouble}"
+        return msgspec.structs.replace(who, why=f"{NO_GATEWAY}{place}")
+    if still is None:
+        return None
+    (text, todo), because = HELD_BACK[still.code], f" ({still.reason})" if still.reason else ""
+    until = f" until {at(still.until)}" if still.until else ""
+    return msgspec.structs.replace(
+        who,
+        why=f"{text}{until}{because}",
+        todo=addressed(todo, sender_id=one.id),
+        rests_s=(still.until - now).total_seconds() if still.until else None,
+    )
+
+
+async def _passing(settings: Settings, ids: Sequence[UUID]) -> dict[UUID, Passing]:
+    """What Redis alone knows of these numbers; nothing if it is away, which is said of it anyway."""
+    with suppress(SettingsError, StorageError, RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(PATIENCE_S), redis_of(settings) as redis:
+            return await passing(redis, ids)
+    return {}
 
 
 @asynccontextmanager

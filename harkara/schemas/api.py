@@ -981,7 +981,8 @@ class CampaignShown(Shown):
     `version` is the one that contacts are enrolled in; `draft_version` the one that is edited beside it, if there is.
     `status_reason` says why it is paused, if an operator has paused it; `held_back_by` why nothing of an active one
     leaves, if that is so: its number is stopped, by itself or with its tenant, or rests, or no phone is linked to it.
-    Where campaigns are read, also that an operator has paused all sending, or all enrolling.
+    Where campaigns are read, also that it rests for some seconds, that its gateway does not answer, or that an operator
+    has paused all sending, or all enrolling.
     """
 
     id: UUID

@@ -10,6 +10,11 @@ def hold(sender_id: object) -> str:
     return f"hold:{sender_id}"
 
 
+def away(sender_id: object) -> str:
+    """Where a number's gateway was looked for of late, and why nobody answered."""
+    return f"away:{sender_id}"
+
+
 def account(email: str) -> str:
     """What stands for somebody who logs in."""
     return hashlib.sha256(email.lower().encode()).hexdigest()[:32]
@@ -20,7 +25,7 @@ def account(email: str) -> str:
 _TENANTS = (("limit:tenant:", 2), ("limit:address:", 2), ("plan:", 1), ("users:", 1))
 _THINGS = (
     ("limit:key:", 2),
-    *((f"{kind}:", 1) for kind in ("hold", "rate", "in", "slow", "pair", "open", "pace")),
+    *((f"{kind}:", 1) for kind in ("hold", "away", "rate", "in", "slow", "pair", "open", "pace")),
     ("login:known:", 2),
     ("login:", 1),
 )

@@ -87,6 +87,9 @@ class Turns:
     async def hold(self, sender_id: str, seconds: float) -> None:
         self.rests.append((sender_id, seconds))
 
+    async def away(self, *_: Any) -> None:
+        pass
+
     async def slow_down(self, sender_id: str) -> None:
         self.slower.append(sender_id)
 

@@ -11,11 +11,15 @@ import pytest
 from door_client import Account, a_phone
 from nats.js.api import ConsumerConfig
 
+from harkara.actors.budget import NOTHING, Budgets
+from harkara.actors.learning import learn
 from harkara.bus import pausing as actors
 from harkara.bus.api import Api
 from harkara.bus.connection import Bus
 from harkara.bus.overview import durables, streams
+from harkara.gateway.protocol import Accepted, NotSent
 from harkara.http.door import Door
+from harkara.schemas.reasons import NO_GATEWAY
 from harkara.storage import pausing, redis_keys
 from harkara.storage.models import Message, Sender
 from harkara.storage.storage import Storage
@@ -126,7 +130,7 @@ async def test_a_campaign_and_its_messages_say_what_is_with_their_number(
 
 
 async def test_a_rest_that_is_in_redis_alone_is_said(acme: Account, storage: Storage, door: Door) -> None:
-    _, sender = await running(acme)
+    campaign, sender = await running(acme)
     due = await waiting(storage, acme.tenant, sender)
     rests = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=90)
     async with storage.tenant(acme.tenant):  # it has rested before, which is over
@@ -142,8 +146,28 @@ async def test_a_rest_that_is_in_redis_alone_is_said(acme: Account, storage: Sto
     shown = await acme.get(f"/senders/{sender}")
     assert (datetime.fromisoformat(shown["held_until"]), shown["why"]) == (rests, told)
     assert shown in (await acme.get("/senders"))["items"]
+    assert (await acme.get(f"/campaigns/{campaign}"))["held_back_by"] == told
+    assert [one["held_back_by"] for one in (await acme.get("/campaigns"))["items"]] == [told]
     await door.redis.set(redis_keys.hold(sender), str(int((rests - timedelta(days=1)).timestamp() * 1e6)), ex=90)
     assert (await acme.get(f"/messages/{due}"))["why"] is None, "it is over"
+
+
+async def test_a_gateway_that_is_away_is_said_by_all_that_wait_for_it(
+    acme: Account, storage: Storage, door: Door
+) -> None:
+    campaign, sender = await running(acme)
+    due = await waiting(storage, acme.tenant, sender)
+    place = "http://127.0.0.1:3499 (EVOLUTION_URL): ConnectError: Connection refused"
+    budgets = Budgets(door.redis)
+    await learn(budgets, str(sender), NOTHING, NotSent(f"{NO_GATEWAY}{place}"), timedelta())
+    told = (await acme.get(f"/campaigns/{campaign}"))["held_back_by"]
+    assert (told["code"], told["text"]) == ("gateway_away", f"its gateway does not answer: {place}")
+    assert (await acme.get(f"/senders/{sender}"))["why"] == told
+    assert (await acme.get(f"/messages/{due}"))["why"] == told
+    assert [one["held_back_by"] for one in (await acme.get("/campaigns"))["items"]] == [told]
+    await learn(budgets, str(sender), NOTHING, Accepted("wamid.1"), timedelta())
+    assert (await acme.get(f"/campaigns/{campaign}"))["held_back_by"] is None
+    assert (await acme.get(f"/messages/{due}"))["why"] is None
 
 
 async def test_what_waits_of_a_paused_campaign_says_so_whenever_it_is_due(acme: Account, storage: Storage) -> None:

@@ -11,7 +11,7 @@ from harkara.bus.errors import Unavailable
 from harkara.bus.overview import ConsumerState, StreamState
 from harkara.bus.parked import Parked
 from harkara.ops.commands import show_status
-from harkara.ops.status import status, trouble_of
+from harkara.ops.status import Idle, status, trouble_of
 from harkara.settings import load
 from harkara.storage.pausing import AtRest, Stopped
 
@@ -129,3 +129,16 @@ async def test_a_setting_that_is_wrong_is_named() -> None:
     said = {one.name: one.said for one in found.servers}
     assert said["database"].startswith("database was not asked: DATABASE_URL must look like ")
     assert said["redis"].startswith("redis was not asked: REDIS_URL: ")
+
+
+@pytest.mark.parametrize(
+    ("rests_s", "messages", "begins"), [(None, 2, "2 messages wait for "), (61, 0, "the number "), (60, 2, None)]
+)
+def test_numbers_that_can_not_send_are_trouble_unless_they_soon_go_on_by_themselves(
+    rests_s: float | None, messages: int, begins: str | None
+) -> None:
+    one = Idle(
+        id=UUID(int=1), tenant="acme", name="Shop", messages=messages, why="it rests", todo="wait", rests_s=rests_s
+    )
+    found = trouble_of([], [], [], 60, None, idle=[one])
+    assert found == ([] if begins is None else [f"{begins}Shop of acme: it rests: wait"])

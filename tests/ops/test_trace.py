@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from enrolled import Enrolled, enrolled
+from redis.asyncio import Redis
 from support import NewTenant
 
+from harkara.actors.budget import Budgets
 from harkara.ops.trace.story import Teller
+from harkara.storage import redis_keys
 from harkara.storage.models import Message, Sender
 from harkara.storage.storage import Storage
 
@@ -88,17 +92,42 @@ async def test_what_is_in_doubt_says_what_it_waits_for(
 
 
 async def test_what_waits_for_a_gateway_that_is_away_says_where_it_was_looked_for(
-    storage: Storage, new_tenant: NewTenant
+    storage: Storage, new_tenant: NewTenant, redis_url: str
 ) -> None:
     one = await enrolled(storage, await new_tenant())
     place = "http://127.0.0.1:3499 (EVOLUTION_URL): ConnectError: Connection refused"
     tried = await waiting(storage, one, attempts=1, reason=f"its gateway does not answer: {place}")
-    for id_ in (tried, await waiting(storage, one)):  # one that was tried, and one behind it
-        story = await Teller(storage, None).tell(id_, one.tenant)
-        assert story is not None
-        [now] = story.now
-        assert (now.code, now.waits_for) == ("gateway_away", f"its gateway, which does not answer: {place}")
-        assert now.todo.startswith("check that it runs, and its address")
+    async with Redis.from_url(redis_url) as redis:
+        await Budgets(redis).away(str(one.sender), place)
+        for id_ in (tried, await waiting(storage, one)):  # one that was tried, and one behind it
+            story = await Teller(storage, None, redis).tell(id_, one.tenant)
+            assert story is not None
+            [now] = story.now
+            assert (now.code, now.waits_for) == ("gateway_away", f"its gateway, which does not answer: {place}")
+            assert now.todo.startswith("check that it runs, and its address")
+
+
+@pytest.mark.parametrize(
+    ("key", "told", "said"),
+    [
+        (
+            redis_keys.away,
+            "http://127.0.0.1:1: refused",
+            "the gateway of {} does not answer (http://127.0.0.1:1: refused)",
+        ),
+        (redis_keys.hold, str(int(LATER.timestamp() * 1e6)), f"{{}} rests until {LATER:%Y-%m-%d %H:%M:%S}"),
+    ],
+)
+async def test_a_campaign_and_its_number_say_what_holds_them_back_for_seconds(
+    storage: Storage, new_tenant: NewTenant, redis_url: str, key: Callable[[object], str], told: str, said: str
+) -> None:
+    one = await enrolled(storage, await new_tenant())
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set(key(one.sender), told, ex=60)
+        for id_, it in ((one.sender, "it"), (one.campaign, "its number Shop")):
+            story = await Teller(storage, None, redis).tell(str(id_), one.tenant)
+            assert story is not None
+            assert said.format(it) in story.standing
 
 
 @pytest.mark.parametrize("kind", ["message", "campaign", "sender"])
@@ -114,4 +143,4 @@ async def test_what_waits_for_a_phone_says_so(storage: Storage, new_tenant: NewT
         assert (now.code, f"POST /senders/{one.sender}/session/start" in now.todo) == ("number_disconnected", True)
         assert now.waits_for == "its number Shop (1), which no phone is linked to: logged out"
     else:
-        assert f"no phone is linked to {'it' if kind == 'sender' else 'its number'}" in story.standing
+        assert f"no phone is linked to {'it' if kind == 'sender' else 'its number Shop'} (logged out)" in story.standing

@@ -20,7 +20,7 @@ THINGS = frozenset({NUMBER, redis_keys.account("Asha@acme.example")})
         ("limit:tenant:acme-2", False),
         ("limit:address:globex:acme", False),
         (f"limit:key:{NUMBER}", True),
-        *((f"{kind}:{NUMBER}", True) for kind in ("hold", "rate", "in", "slow")),
+        *((f"{kind}:{NUMBER}", True) for kind in ("hold", "away", "rate", "in", "slow")),
         *((f"{kind}:{NUMBER}:919812345678", True) for kind in ("pair", "open", "pace")),
         (f"login:known:{redis_keys.account('asha@acme.example')}:127.0.0.1", True),
         (f"login:{redis_keys.account('asha@acme.example')}:127.0.0.1", True),

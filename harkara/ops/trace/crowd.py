@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,9 +11,18 @@ from uuid import UUID
 import asyncpg
 
 from harkara.ops.terminal import age, at
+from harkara.ops.trace.rows import Row, Rows
 from harkara.schemas.reasons import words
-from harkara.storage.linking import UNLINKED
+from harkara.storage.idling import NOTHING, Passing, Standstill, standstill
 from harkara.storage.storage import Storage
+
+#: That a number sends nothing, by the codes of HELD_BACK.
+_STILL = {
+    "number_stopped": "{it} is {status}",
+    "number_disconnected": "no phone is linked to {it}",
+    "number_rests": "{it} rests until {until}",
+    "gateway_away": "the gateway of {it} does not answer",
+}
 
 #: Kinds of ids that name a crowd.
 CROWDS = ("campaign", "sender")
@@ -32,15 +41,14 @@ LATELY = timedelta(days=1)
 PATIENCE_MS = 10_000
 
 _CAMPAIGN = """
-select c.name, c.status, c.status_reason, t.paused_reason, s.name as number, s.status as number_status,
-       s.status_reason as number_reason, s.session_state, now() as now,
+select c.name, c.status, c.status_reason, t.paused_reason, c.sender_id, now() as now,
        (select min(p.next_step_scheduled_at) from contact_campaign_progress p
         where p.campaign_id = c.id and p.status = 'active') as next_at
-from campaigns c join tenants t on t.id = c.tenant_id join senders s on s.id = c.sender_id where c.id = $1
+from campaigns c join tenants t on t.id = c.tenant_id where c.id = $1
 """
 
 _SENDER = """
-select s.name, s.status, s.status_reason, s.mps, t.paused_reason, null as number_status, s.session_state, now() as now
+select s.name, s.status, s.status_reason, s.mps, t.paused_reason, s.id as sender_id, now() as now
 from senders s join tenants t on t.id = s.tenant_id where s.id = $1
 """
 
@@ -53,19 +61,24 @@ from messages where {} = $1 and id >= app.uuid7_floor($2) group by 1, 2, 3 order
 """
 
 
-async def standing(storage: Storage, tenant: str, kind: str, id_: UUID, since: datetime) -> list[str]:
+async def standing(
+    storage: Storage, rows: Rows, id_: UUID, since: datetime, passes: Mapping[UUID, Passing]
+) -> list[str]:
     """How a campaign or number stands, in a few lines; empty for anything else.
 
     `since` is from when on there may be messages of it. Raises what the driver raises if the database is away.
     """
+    kind = rows.kind
     if kind not in CROWDS:
         return []
-    async with storage.tenant(tenant) as con:
+    async with storage.tenant(rows.tenant) as con:
         await con.execute(f"set local statement_timeout = {PATIENCE_MS}")
         row: Any = await con.fetchrow(_CAMPAIGN if kind == "campaign" else _SENDER, id_)
         if row is None:
             return []
-        lines = [*_status(kind, row)]
+        number = rows.senders[row["sender_id"]]
+        still = standstill(number, passes.get(row["sender_id"], NOTHING), row["now"])
+        lines = [*_status(kind, row, number, still)]
         try:
             if kind == "campaign":
                 lines += _enrolled(await con.fetch(_ENROLLED, id_), row)
@@ -77,15 +90,16 @@ async def standing(storage: Storage, tenant: str, kind: str, id_: UUID, since: d
     return lines
 
 
-def _status(kind: str, row: Any) -> Iterator[str]:
+def _status(kind: str, row: Any, number: Row, still: Standstill | None) -> Iterator[str]:
     rate = f", {row['mps']} messages a second" if kind == "sender" else ""
     yield f"{row['name']} is {row['status']}{_because(row['status_reason'])}{rate}"
     if row["paused_reason"]:
         yield f"its tenant is paused{_because(row['paused_reason'])}"
-    elif row["number_status"] not in (None, "active"):
-        yield f"its number {row['number']} is {row['number_status']}{_because(row['number_reason'])}"
-    if row["session_state"] in UNLINKED:
-        yield f"no phone is linked to {'it' if kind == 'sender' else 'its number'}"
+    if still is None or (still.code == "number_stopped" and (kind == "sender" or row["paused_reason"])):
+        return  # which was said already
+    it = "it" if kind == "sender" else f"its number {number['name']}"
+    until = at(still.until) if still.until else ""
+    yield _STILL[still.code].format(it=it, status=number["status"], until=until) + _because(still.reason)
 
 
 def _because(why: str | None) -> str:

@@ -10,7 +10,6 @@ from uuid import UUID
 import asyncpg
 
 from harkara.ids import time_of
-from harkara.schemas.reasons import NO_GATEWAY
 from harkara.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -76,14 +75,12 @@ where tenant_id = $1 and id >= app.uuid7_floor($3) and (entity_id = any ($2) or 
 order by id limit 100
 """
 
-#: How a number's gateway answers at the moment: requests without an answer yet, what waits for its turn, and why what
-#: waits could not leave if nobody was there.
+#: How a number's gateway answers at the moment: requests without an answer yet, and what waits for its turn.
 _ANSWERS = """
 select count(*) filter (where m.status = 'sending') as in_the_air,
        min(m.attempted_at) filter (where m.status = 'sending') as since,
        count(*) filter (where m.status = 'queued' and m.due_at <= now() and coalesce(m.deferred_until, now()) <= now())
-         as waiting,
-       max(m.reason) filter (where m.status = 'queued' and starts_with(m.reason, $3)) as away
+         as waiting
 from messages m where m.tenant_id = $1 and m.sender_id = $2 and m.sent_at is null
   and m.id >= app.uuid7_floor(now() - interval '1 day')
 """
@@ -199,7 +196,7 @@ async def _surroundings(con: Connection, found: Rows, kind: str, id_: UUID) -> N
     steps = {row["next_step_id"] for row in found.enrollments if row["next_step_id"]}
     found.steps = {row["id"]: row for row in await _all(con, "campaign_steps", steps)}
     for sender in of["sender_id"]:
-        found.answers[sender] = dict(await con.fetchrow(_ANSWERS, found.tenant, sender, NO_GATEWAY) or {})
+        found.answers[sender] = dict(await con.fetchrow(_ANSWERS, found.tenant, sender) or {})
     held = await con.fetch("select contact_id from contact_holds where contact_id = any ($1)", list(of["contact_id"]))
     found.held = {row[0] for row in held}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,10 +21,10 @@ from harkara.ops.trace.rows import Row, Rows, as_uuid, gather, kind_of, whose
 from harkara.ops.trace.streams import Lying, Search, Streams, ids_in
 from harkara.ops.trace.words import Case, Now, now_of
 from harkara.printing import times
-from harkara.storage import redis_keys
+from harkara.storage.idling import NOTHING, Passing, passing
 from harkara.storage.storage import Storage, is_away, reason_of
 
-#: How long Redis has to say whether numbers rest.
+#: How long Redis has to say what passes of numbers.
 REDIS_PATIENCE_S = 1.0
 
 #: Of messages, the moments that their rows remember.
@@ -89,13 +89,14 @@ class Teller:
         streams = await self._streams(named, rows, tenant)
         if not rows.kind and not (streams.kept or streams.queued or streams.parked or streams.letters):
             return None
-        cases = await self._cases(named, rows, streams)
+        passes = await self._passing(rows.senders)
+        cases = await self._cases(named, rows, streams, passes)
         moments = sorted(_moments(rows, streams), key=lambda moment: moment.at)
         now = [said for case in cases if (said := now_of(case)) is not None]
         left_out: list[str] = [
             f"{name}: there is more than is read; what lies behind is not shown" for name in streams.cut
         ]
-        standing = await self._standing(named, rows)
+        standing = await self._standing(named, rows, passes)
         if rows.kind in CROWDS:
             if len(moments) > MOST_MOMENTS or len(now) > MOST_WAITING:
                 standing.append(_EACH)
@@ -112,12 +113,12 @@ class Teller:
             standing=standing,
         )
 
-    async def _standing(self, named: str, rows: Rows) -> list[str]:
+    async def _standing(self, named: str, rows: Rows, passes: Mapping[UUID, Passing]) -> list[str]:
         id_ = as_uuid(named)
         if self._storage is None or id_ is None:
             return []
         try:
-            return await standing(self._storage, rows.tenant, rows.kind, id_, _since(named, rows))
+            return await standing(self._storage, rows, id_, _since(named, rows), passes)
         except Exception as error:
             if not is_away(error):
                 raise
@@ -164,8 +165,7 @@ class Teller:
                 for name in ("messages", "enrollments", "contacts", "senders", "campaigns", "answers"):
                     setattr(rows, name, getattr(found, name))
 
-    async def _cases(self, named: str, rows: Rows, streams: Streams) -> list[Case]:
-        rests = await self._rests(rows.senders)
+    async def _cases(self, named: str, rows: Rows, streams: Streams, passes: Mapping[UUID, Passing]) -> list[Case]:
         cases: list[Case] = []
         enrolled = {row["id"]: row for row in rows.enrollments}
         for message in rows.messages:
@@ -190,21 +190,19 @@ class Teller:
                 known.add(letter.message_id)
         for case in cases:
             _place(case, streams)
-            case.rest_until = rests.get(case.sender_id) if case.sender_id else None
+            case.passes = passes.get(case.sender_id, NOTHING) if case.sender_id else NOTHING
         return cases
 
-    async def _rests(self, senders: Iterable[UUID]) -> dict[UUID, datetime]:
-        """Until when numbers rest that only Redis knows of."""
-        found: dict[UUID, datetime] = {}
+    async def _passing(self, senders: Collection[UUID]) -> dict[UUID, Passing]:
+        """What of these numbers only Redis knows."""
+        if self._redis is None:
+            return {}
         try:
             async with asyncio.timeout(REDIS_PATIENCE_S):
-                for sender in senders if self._redis else ():
-                    told: Any = await self._redis.get(redis_keys.hold(sender)) if self._redis else None
-                    if told:
-                        found[sender] = datetime.fromtimestamp(int(told) / 1e6, UTC)
+                return await passing(self._redis, senders)
         except Exception as error:  # whatever it is: the story is told without
             self._unasked.append(f"redis: {reason_of(error)}")
-        return found
+        return {}
 
 
 def _concerns(row: Row, rows: Rows, named: str) -> bool:

@@ -21,7 +21,7 @@ from harkara.schemas.reasons import ENDED, GATEWAY, HELD_BACK, IN_DOUBT, NO_GATE
 from harkara.schemas.reasons import words as why
 from harkara.settings import OWN_GATEWAYS
 from harkara.storage.halting import WITH_TENANT
-from harkara.storage.linking import UNLINKED
+from harkara.storage.idling import NOTHING, Passing, standstill
 
 #: An answer that takes longer is a slow one, and a receipt that takes longer may be lost.
 SLOW_ANSWER = timedelta(seconds=1.5)
@@ -57,7 +57,7 @@ class Case:
     item: Lying | None = None
     parked: Lying | None = None
     letter: DeadLetter | None = None
-    rest_until: datetime | None = None
+    passes: Passing = NOTHING
     _reader: list[ConsumerState | None] = field(default_factory=list[ConsumerState | None])
 
     @property
@@ -278,9 +278,11 @@ def _number(case: Case) -> Now | None:
     sender = case.sender
     if not sender:
         return None
-    reason = sender["status_reason"] or (GATEWAY[sender["error_code"]].text if sender["error_code"] in GATEWAY else "")
-    words = GATEWAY.get(sender["error_code"] or 0)
-    if sender["status"] != "active":
+    still = standstill(sender, case.passes, case.now)
+    if still is None or still.code == "gateway_away":
+        return None
+    reason, words = still.reason or "", GATEWAY.get(still.error_code or 0)
+    if still.code == "number_stopped":
         mend = f"{words.todo}; then " if words else ""
         what = f"tenant {case.rows.tenant}" if reason.startswith(WITH_TENANT) else f"sender {sender['id']}"
         return case.is_(
@@ -289,18 +291,14 @@ def _number(case: Case) -> Now | None:
             f"{case.number}, which is {sender['status']} since {_when(sender['status_since'])}: {reason or 'by hand'}",
             f"{mend}`harkara ops resume {what}`",
         )
-    if sender["session_state"] in UNLINKED:
-        words = HELD_BACK["number_disconnected"]
-        detail = f": {sender['session_detail']}" if sender["session_detail"] else ""
-        told = f"{case.number}, which no phone is linked to{detail}"
-        return case.is_("number_disconnected", _place(case), told, words.todo)
-    rest = max((one for one in (sender["held_until"], case.rest_until) if one), default=None)
-    if rest is None or rest <= case.now:
-        return None
+    because = f": {reason}" if reason else ""
+    if still.code == "number_disconnected":
+        told = f"{case.number}, which no phone is linked to{because}"
+        return case.is_(still.code, _place(case), told, HELD_BACK[still.code].todo)
     return case.is_(
-        "number_rests",
+        still.code,
         _place(case),
-        f"{case.number}, which rests {case.until(rest)}{': ' + reason if reason else ''}",
+        f"{case.number}, which rests {case.until(still.until)}{because}",
         f"nothing: it goes on by itself; or `harkara ops resume sender {sender['id']}`",
     )
 
@@ -337,10 +335,9 @@ def _held(case: Case) -> Now | None:
 def _away(case: Case) -> Now | None:
     """Nobody is where its number's gateway should be: it was tried itself, or others of this number were."""
     own = (case.message or {}).get("reason") or ""
-    reason = own if own.startswith(NO_GATEWAY) else case.answers.get("away")
-    if case.status != "queued" or not reason:
+    where = own.removeprefix(NO_GATEWAY) if own.startswith(NO_GATEWAY) else case.passes.away
+    if case.status != "queued" or not where:
         return None
-    where = reason.removeprefix(NO_GATEWAY)
     return case.is_(
         "gateway_away", _place(case), f"its gateway, which does not answer: {where}", HELD_BACK["gateway_away"].todo
     )

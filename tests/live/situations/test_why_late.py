@@ -46,6 +46,10 @@ async def test_its_number_rests_until_somebody_has_it_go_on(
         ids = [await sent(tenant, sender) for _ in range(3)]
         for id_ in ids:
             now = await until_it_says(live, id_, "number_rests")
+    standing = (await told(live, "trace", sender["id"]))["standing"]
+    assert [line for line in standing if line.startswith("it rests until 20")], standing
+    lines = (await told(live, "status", "--max-age", "10"))["trouble"]
+    assert [line for line in lines if re.match(f"the number Shop of {tenant.id}: its number rests.* until 20", line)]
     waits = [one["what"] for one in now["story"]["timeline"] if "put off" in one["what"]]
     assert all(re.fullmatch("put off until [-0-9 :]+: .+", what) for what in waits), waits
     if how == "ops":
