@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -21,8 +21,9 @@ from loguru import logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from harkara.actors.budget_script import FREE, HOLD_PAIR, KINDS, SLOW, TAKE
+from harkara.actors.budget_script import FREE, HOLD, HOLD_PAIR, KINDS, SLOW, TAKE
 from harkara.measures import LONG_BOUNDS, Timings
+from harkara.policy.window import WINDOW
 from harkara.schemas.commands import LANES
 from harkara.storage import redis_keys
 from harkara.storage.sending import Denied
@@ -93,13 +94,17 @@ _Turn = Denied | Place | int | None
 
 
 class Budgets:
-    """The budgets of all numbers that this process sends through."""
+    """The budgets of all numbers that this process sends through.
 
-    def __init__(self, redis: Redis, clock: Callable[[], float] = time.time, *, turns: Timings | None = None) -> None:
+    Without a `clock` (seconds since the epoch) the time is Redis's, for all processes alike.
+    """
+
+    def __init__(self, redis: Redis, clock: Callable[[], float] | None = None, *, turns: Timings | None = None) -> None:
         self._redis, self._clock = redis, clock
         self._turns = Timings(LONG_BOUNDS) if turns is None else turns
         self._script, self._slower = redis.register_script(TAKE), redis.register_script(SLOW)
         self._pair_rests, self._free = redis.register_script(HOLD_PAIR), redis.register_script(FREE)
+        self._rests = redis.register_script(HOLD)
         self._numbers: dict[str, _Number] = {}
         #: When it was last said of a number that nobody answers for it.
         self._away: dict[str, float] = {}
@@ -131,10 +136,9 @@ class Budgets:
 
     async def hold(self, sender_id: str, seconds: float) -> None:
         """Nothing goes out through this number for that long, in any process."""
-        until = int((self._clock() + seconds) * 1e6)
-        await self._tell(self._redis.set(redis_keys.hold(sender_id), str(until), px=int(seconds * 1000) + 1))
+        await self._tell(self._rests(keys=[redis_keys.hold(sender_id)], args=[_given(self._clock), int(seconds * 1e6)]))
         if number := self._numbers.get(sender_id):
-            number.held_until = until
+            number.held_until = _here(self._clock) + int(seconds * 1e6)
 
     async def away(self, sender_id: str, where: str | None) -> None:
         """Have it known for a while that nobody answered for this number, and where; without `where` somebody does."""
@@ -147,30 +151,32 @@ class Budgets:
 
     async def slow_down(self, sender_id: str) -> None:
         """WhatsApp found this number too fast: less from now on, and slowly back to all of its rate."""
-        await self._tell(self._slower(keys=[f"slow:{sender_id}"], args=[int(self._clock() * 1e6)]))
+        await self._tell(self._slower(keys=[f"slow:{sender_id}"], args=[_given(self._clock)]))
 
     async def hold_pair(self, sender_id: str, to: str, seconds: float) -> None:
         """Nothing goes from this number to this phone for that long, or for what it owes if that is longer.
 
         To others it does.
         """
-        now = int(self._clock() * 1e6)
-        await self._tell(self._pair_rests(keys=[f"pair:{sender_id}:{to}"], args=[now, int(seconds * 1e6)]))
+        asked = [_given(self._clock), int(seconds * 1e6)]
+        await self._tell(self._pair_rests(keys=[f"pair:{sender_id}:{to}"], args=asked))
 
     async def pace(self, template: str, per_s: float, seconds: float) -> None:
         """Send a template so slowly for that long: WhatsApp still watches how people take it."""
-        turn = f"{int(1e6 / per_s)} {int(self._clock() * 1e6)}"
+        turn = f"{int(1e6 / per_s)} 0"  # the next one at once
         await self._tell(self._redis.set(f"pace:{template}", turn, px=int(seconds * 1000), nx=True))
 
-    async def came_in(self, messages: Sequence[tuple[str, str]]) -> None:
-        """Count messages to us, as (number, phone): they use the number's rate, and open the phone's window."""
+    async def came_in(self, messages: Sequence[tuple[str, str, datetime]]) -> None:
+        """Count messages to us, as (number, phone, when): they use the number's rate, and open the phone's window."""
         if not messages:
             return
         pipe: Any = self._redis.pipeline(transaction=False)
-        for sender_id, phone in messages:
+        for sender_id, phone, at in messages:
+            opened, until = f"open:{sender_id}:{phone}", int((at + WINDOW).timestamp())
             pipe.incr(f"in:{sender_id}")
             pipe.pexpire(f"in:{sender_id}", 1000)  # what nobody has counted by then is past
-            pipe.set(f"open:{sender_id}:{phone}", "1", ex=86_400)
+            pipe.set(opened, "1", exat=until, nx=True)
+            pipe.expireat(opened, until, gt=True)  # whatever order they come in
         await self._tell(pipe.execute())
 
     async def _tell(self, telling: Awaitable[Any]) -> None:
@@ -190,7 +196,7 @@ class Budgets:
 class _Number:
     """Those who wait for one number, and the task that serves them."""
 
-    def __init__(self, sender_id: str, script: Any, clock: Callable[[], float]) -> None:
+    def __init__(self, sender_id: str, script: Any, clock: Callable[[], float] | None) -> None:
         self._sender_id, self._clock = sender_id, clock
         self._script = script
         self._waiting: list[_Waiting] = []
@@ -281,7 +287,6 @@ class _Number:
 
         `ahead`: the first of them may take the turn that comes next.
         """
-        now = int(self._clock() * 1e6)
         per_token = 1e6 / (self._rate * MARGIN)
         burst = max(1, int(self._rate * SLICE_S))
         if ahead and self._rate * (1 - MARGIN) >= 1:
@@ -289,26 +294,28 @@ class _Number:
         back, self._unused = self._unused, 0
         self._look_now.clear()
         if time.monotonic() < self._away_until:
-            return self._take_alone(wanted, now, per_token, back)
+            return self._take_alone(wanted, per_token, back)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                told = await self._script(args=(self._asked(wanted, per_token, burst, now, back),))
+                told = await self._script(args=(self._asked(wanted, per_token, burst, back),))
         except (RedisError, OSError, TimeoutError) as error:
             # Without Redis every process keeps the number's whole rate to itself: slower would lose nothing, but
             # stopping would hold up messages for a part that only counts.
             logger.warning("budgets are kept by this process alone while Redis is away: {!r}", error)
             self._away_until = time.monotonic() + ASK_AGAIN_S
-            return self._take_alone(wanted, now, per_token, back)
-        wait, *answers = map(int, told.split())
+            return self._take_alone(wanted, per_token, back)
+        wait, now, *answers = map(int, told.split())
         return [_turn(answer, one, now) for answer, one in zip(answers, wanted, strict=True)], wait / 1e6
 
-    def _asked(self, wanted: list[Spending], per_token: float, burst: int, now: int, back: int) -> bytes:
+    def _asked(self, wanted: list[Spending], per_token: float, burst: int, back: int) -> bytes:
         first = wanted[0]  # all of a number's messages are of one tenant
         per_tenant = 1e6 / first.tenant_rate if first.tenant_rate else 0
         each = [(one.to, one.paired, one.portfolio, one.daily, one.template) for one in wanted]
+        now = _given(self._clock)
         return _encode((self._sender_id, first.tenant, round(per_token), burst, now, round(per_tenant), back, each))
 
-    def _take_alone(self, wanted: list[Spending], now: int, per_token: float, back: int) -> tuple[list[_Turn], float]:
+    def _take_alone(self, wanted: list[Spending], per_token: float, back: int) -> tuple[list[_Turn], float]:
+        now = _here(self._clock)
         none: list[_Turn] = [NOT_YET] * len(wanted)
         if self.held_until > now:
             return none, (self.held_until - now) / 1e6
@@ -317,6 +324,16 @@ class _Number:
             return none, (self._local_arrival - now) / 1e6
         self._local_arrival += per_token * len(wanted)
         return [None] * len(wanted), per_token * len(wanted) / 1e6
+
+
+def _given(clock: Callable[[], float] | None) -> int:
+    """A test's time in microseconds, for the scripts; 0 is Redis's own."""
+    return int(clock() * 1e6) if clock else 0
+
+
+def _here(clock: Callable[[], float] | None) -> int:
+    """The time in microseconds, for what this process decides alone."""
+    return int((clock or time.time)() * 1e6)
 
 
 def _turn(answer: int, spending: Spending, now: int) -> _Turn:

@@ -1,4 +1,6 @@
-"""What Redis does for budgets, each in one atomic step. Times are microseconds of the callers' clocks.
+"""What Redis does for budgets, each in one atomic step. Times are microseconds of its own clock.
+
+The machines that send have clocks of their own, and one that is behind by less than a turn would never have one.
 
 Keys of a number: `rate:` theoretical arrival of its next message (the generic cell rate algorithm), `hold:` until when
 it rests, `in:` messages that came to it and nobody has counted yet, `slow:` what share of its rate it was seen to bear,
@@ -28,6 +30,15 @@ DAY_US = 86_400_000_000
 #: The kinds of budgets that keep back one message and no other, as the script names them.
 KINDS: tuple[Reason, ...] = ("pair_limit", "portfolio_limit", "template_pace")
 
+#: Tests give a time; else it is Redis's own.
+_NOW = """
+local function clock(given)
+  if tonumber(given) > 0 then return tonumber(given) end
+  local told = redis.call('TIME')
+  return told[1] * 1000000 + told[2]
+end
+"""
+
 _SHARE = f"""
 local function share(key, now)
   local slow = redis.call('GET', key)
@@ -38,23 +49,25 @@ end
 """
 
 #: One list as JSON, and one text as the answer, because a client takes longer over every single word than all of this
-#: takes here. In: sender, tenant, microseconds a message of the number, its burst, now, microseconds a message of the
-#: tenant (0: no limit), how many turns were not used and come back, and of each message: phone, whether the pair rule
-#: holds, portfolio (empty: none), its limit, template. Out: after how long to ask again, and for each message 0 (it may
-#: go), -2 (it may, and has a place in its portfolio that its phone did not have), -1 (not its turn yet), or
-#: 4 * milliseconds + kind (it waits alone). Whom a portfolio has written to never has the same time twice.
+#: takes here. In: sender, tenant, microseconds a message of the number, its burst, a test's time or 0, microseconds a
+#: message of the tenant (0: no limit), how many turns were not used and come back, and of each message: phone, whether
+#: the pair rule holds, portfolio (empty: none), its limit, template. Out: after how long to ask again, what time it is,
+#: and for each message 0 (it may go), -2 (it may, and has a place in its portfolio that its phone did not have), -1
+#: (not its turn yet), or 4 * milliseconds + kind (it waits alone). Whom a portfolio has written to never has the same
+#: time twice.
 TAKE = f"""
-{_SHARE}
-local sender, tenant, per_message, burst, now, per_tenant, back, wanted = unpack(cjson.decode(ARGV[1]))
+{_NOW}{_SHARE}
+local sender, tenant, per_message, burst, given, per_tenant, back, wanted = unpack(cjson.decode(ARGV[1]))
+local now = clock(given)
 local items = #wanted
-local answer = {{0}}
+local answer = {{0, string.format('%.0f', now)}}
 local function put(key, arrival)
   local ms = math.ceil((arrival - now) / 1000) + 1000
   redis.call('SET', key, string.format('%.0f', arrival), 'PX', string.format('%.0f', ms))
 end
 local held = tonumber(redis.call('GET', 'hold:' .. sender) or '0')
 if held > now then
-  for i = 1, items do answer[i + 1] = -1 end
+  for i = 1, items do answer[i + 2] = -1 end
   answer[1] = held - now
   return table.concat(answer, ' ')
 end
@@ -99,13 +112,13 @@ for i = 1, items do
   local pair_key = 'pair:' .. sender .. ':' .. to
   local wait, kind, started, count, counted, place, interval = 0, 0, 0, 0, nil, nil, nil
   if room < 1 then
-    answer[i + 1] = -1
+    answer[i + 2] = -1
   else
     if to ~= '' then wait, started, count = pair(pair_key); kind = 1 end
     if wait == 0 and users ~= '' then wait, counted, place = portfolio('users:' .. users, limit, to); kind = 2 end
     if wait == 0 and template ~= '' then wait, interval = pace('pace:' .. template); kind = 3 end
     if wait > 0 then
-      answer[i + 1] = 4 * math.ceil(wait / 1000) + kind
+      answer[i + 2] = 4 * math.ceil(wait / 1000) + kind
     else
       if paired then
         local free = started + count * {PAIR_US}
@@ -120,7 +133,7 @@ for i = 1, items do
         redis.call('SET', 'pace:' .. template, string.format('%.0f %.0f', interval, now + interval), 'KEEPTTL')
       end
       room, granted = room - 1, granted + 1
-      answer[i + 1] = place or 0
+      answer[i + 2] = place or 0
     end
   end
 end
@@ -139,10 +152,17 @@ if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0') ~= tonumber(ARGV[2]) 
 return redis.call('ZREM', KEYS[1], ARGV[1])
 """
 
-#: slow:<sender>, now: go on more slowly.
+#: hold:<sender>, a test's time or 0, for how long: nothing goes out through it.
+HOLD = f"""
+{_NOW}
+local rest = tonumber(ARGV[2])
+redis.call('SET', KEYS[1], string.format('%.0f', clock(ARGV[1]) + rest), 'PX', math.floor(rest / 1000) + 1)
+"""
+
+#: slow:<sender>, a test's time or 0: go on more slowly.
 SLOW = f"""
-{_SHARE}
-local now = tonumber(ARGV[1])
+{_NOW}{_SHARE}
+local now = clock(ARGV[1])
 local factor, at = share(KEYS[1], now)
 if now - at < {ONE_LESSON_US} then return 0 end
 local slower = string.format('%.3f %.0f', math.max({SLOWEST}, factor * {SLOWER}), now)
@@ -150,9 +170,11 @@ redis.call('SET', KEYS[1], slower, 'PX', {RECOVERS_US // 1000})
 return 1
 """
 
-#: pair:<sender>:<phone>, now, for how long: nothing goes to it, and nothing is borrowed. What is owed is not forgiven.
-HOLD_PAIR = """
-local now, known = tonumber(ARGV[1]), redis.call('GET', KEYS[1])
+#: pair:<sender>:<phone>, a test's time or 0, for how long: nothing goes to it, and nothing is borrowed. What is owed is
+#: not forgiven.
+HOLD_PAIR = f"""
+{_NOW}
+local now, known = clock(ARGV[1]), redis.call('GET', KEYS[1])
 local free = math.max(now + ARGV[2], known and tonumber(string.match(known, '%d+ %d+ (%d+)')) or 0)
 redis.call('SET', KEYS[1], string.format('0 99 %.0f', free), 'PX', string.format('%.0f', (free - now) / 1000 + 1))
 return free

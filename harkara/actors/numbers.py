@@ -49,7 +49,7 @@ class Number:
             paired=self.paired,
             portfolio=f"{tenant}:{self.portfolio}" if limited else "",
             daily=self.daily or 0,
-            template=f"{self.portfolio}:{template}" if template else "",
+            template=f"{tenant}:{self.portfolio}:{template}" if template else "",
             tenant=tenant,
             tenant_rate=SENDS_PER_S.get(self.plan, 0),
         )

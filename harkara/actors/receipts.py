@@ -70,7 +70,7 @@ Key = tuple[str, UUID]
 class Counts(Lessons, Protocol):
     """Counts what comes in against the number's rate, and keeps what failures teach about it."""
 
-    async def came_in(self, messages: Sequence[tuple[str, str]]) -> None: ...
+    async def came_in(self, messages: Sequence[tuple[str, str, datetime]]) -> None: ...
 
 
 class Receipts:
@@ -135,12 +135,12 @@ class Receipts:
         ]
 
 
-def _came_in(d: Delivery[Inbound], webhook: Webhook) -> Iterator[tuple[str, str]]:
-    """Who has written to which number, by that under which they are written to; not what is told a day late."""
+def _came_in(d: Delivery[Inbound], webhook: Webhook) -> Iterator[tuple[str, str, datetime]]:
+    """Who has written when to which number, by that under which they are written to; not what is told a day late."""
     for m in webhook.messages:
         who = f"+{m.phone}" if m.phone else m.user_id
         if who and m.type != "system" and window.is_open(m.at, d.at):
-            yield d.message.sender_id, who
+            yield d.message.sender_id, who, min(m.at, d.at)
 
 
 def _again() -> Retry:

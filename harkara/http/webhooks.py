@@ -193,8 +193,7 @@ async def receive_whatsapp(ctx: Context[None, None]) -> dict[str, str]:
         raise unauthenticated("X-Hub-Signature-256 is missing: sign the raw body with the sender's app secret")
     if not source.signs(body, signature):
         raise unauthenticated("X-Hub-Signature-256 does not fit the body: check the sender's app_secret")
-    _check_json(body)
-    await _store(ctx, source, "whatsapp", body, uuid5(sender, signature))
+    await _store(ctx, source, "whatsapp", _readable(body), uuid5(sender, signature))
     return {"status": "accepted"}
 
 
@@ -212,8 +211,7 @@ async def receive_evolution(ctx: Context[None, None]) -> dict[str, str]:
         raise unauthenticated(
             "Authorization must be Bearer with the app_secret, or a token made with it: start the sender's session"
         )
-    _check_json(body)
-    await _store(ctx, source, "evolution", body, uuid5(sender, hashlib.sha256(body).hexdigest()))
+    await _store(ctx, source, "evolution", _readable(body), uuid5(sender, hashlib.sha256(body).hexdigest()))
     return {"status": "accepted"}
 
 
@@ -228,8 +226,7 @@ async def receive_waha(ctx: Context[None, None]) -> dict[str, str]:
         raise unauthenticated("X-Webhook-Hmac is missing: set the webhook's hmac.key, or start the sender's session")
     if not source.signs_as_waha(body, signature):
         raise unauthenticated("X-Webhook-Hmac does not fit the body: check the sender's app_secret")
-    _check_json(body)
-    await _store(ctx, source, "waha", body, uuid5(sender, hashlib.sha256(body).hexdigest()))
+    await _store(ctx, source, "waha", _readable(body), uuid5(sender, hashlib.sha256(body).hexdigest()))
     return {"status": "accepted"}
 
 
@@ -240,14 +237,36 @@ def _of_provider(source: Source, provider: str) -> Source:
     return source
 
 
-def _check_json(body: bytes) -> None:
+#: An escape in a JSON text; one that is half of a surrogate pair without the other is named `half`.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def _readable(body: bytes) -> bytes:
+    """The body as what it says can be read. Raises Problem 400 if it is no JSON object.
+
+    Names and texts that a gateway has cut in the middle of a character hold half of it: refused for that, the whole
+    body would never be heard, and a word of somebody else's may stand beside it.
+    """
     try:
-        str(body, "utf-8")
-        msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return _checked(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        whole = body.decode("utf-8", "replace").encode()
+        mended = _ESCAPE.sub(lambda found: rb"\ufffd" if found["half"] else found[0], whole)
+    try:
+        return _checked(mended)
     except msgspec.ValidationError:
         raise malformed("the body is JSON, but no object: a webhook's body is one") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise malformed(f"the body is not a JSON object: {error}") from None
+
+
+def _checked(body: bytes) -> bytes:
+    str(body, "utf-8")
+    msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return body
 
 
 async def _store(ctx: Context[Any, Any], source: Source, name: str, body: bytes, id_: UUID) -> None:

@@ -22,10 +22,10 @@ def account(email: str) -> str:
 
 #: What comes first in a key, and which part of the key then says whose it is: a tenant's id, or the name of something
 #: of a tenant's (a number, a key, a user, an account, a portfolio). What is not here is nobody's in particular.
-_TENANTS = (("limit:tenant:", 2), ("limit:address:", 2), ("plan:", 1), ("users:", 1))
+_TENANTS = (("limit:tenant:", 2), ("limit:address:", 2), ("plan:", 1), ("users:", 1), ("pace:", 1))
 _THINGS = (
     ("limit:key:", 2),
-    *((f"{kind}:", 1) for kind in ("hold", "away", "rate", "in", "slow", "pair", "open", "pace")),
+    *((f"{kind}:", 1) for kind in ("hold", "away", "rate", "in", "slow", "pair", "open")),
     ("login:known:", 2),
     ("login:", 1),
 )

@@ -123,6 +123,31 @@ async def test_a_code_overtakes_what_waits(redis_url: str) -> None:
 
 
 @pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("wrong_by", [-3600, 3600])
+async def test_the_clocks_of_the_machines_that_send_do_not_matter(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, wrong_by: float
+) -> None:
+    clients = [Redis.from_url(redis_url) for _ in range(2)]
+    wrong, right = (Budgets(client) for client in clients)
+    number, begun, clock = uuid.uuid4().hex, time.monotonic(), time.time
+    for budgets, error_s in ((wrong, wrong_by), (right, 0), (wrong, wrong_by), (right, 0)):
+        monkeypatch.setattr(time, "time", lambda error_s=error_s: clock() + error_s)
+        await asyncio.wait_for(budgets.acquire(number, 10, "marketing"), 30)
+    assert time.monotonic() - begun >= 0.3, "each waits for the turn after the last"
+    monkeypatch.setattr(time, "time", lambda: clock() + wrong_by)
+    await wrong.slow_down(number)
+    await wrong.hold(number, 0.5)
+    monkeypatch.undo()
+    rest = float(await clients[0].get(redis_keys.hold(number)) or 0) / 1e6 - clock()
+    assert rest < 1, "the hold is no longer than it was to be"
+    await asyncio.wait_for(right.acquire(number, 10, "marketing"), 30)
+    for budgets in (wrong, right):
+        await budgets.close()
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_held_number_gives_nothing_away_in_any_process(redis_url: str) -> None:
     clients = [Redis.from_url(redis_url) for _ in range(2)]
     one, other = (Budgets(client) for client in clients)

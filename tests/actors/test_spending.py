@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -17,8 +17,9 @@ from harkara.actors import budget
 from harkara.actors.budget import Budgets, Place, Spending, _Number
 from harkara.actors.budget_script import ONE_LESSON_US, PAIR_BURST, RECOVERS_US, SLOWER
 from harkara.actors.learning import PACED_PER_S, learn
+from harkara.actors.numbers import Number
 from harkara.gateway.errors import rule_for
-from harkara.gateway.protocol import Accepted, Refused
+from harkara.gateway.protocol import Accepted, Credentials, Refused
 from harkara.storage.sending import Denied
 
 DAY_S = 86_400
@@ -123,11 +124,31 @@ async def test_a_portfolio_writes_first_to_so_many_people_a_day(bank: Bank) -> N
     # Another number of the same portfolio has no more; somebody who wrote within a day is no new one; a reply is free.
     other = Bank(bank.budgets, bank.time)
     assert await other.reason(to="+914", **users) == "portfolio_limit"
-    await bank.budgets[0].came_in([(bank.number, "+914")])
+    await bank.budgets[0].came_in([(bank.number, "+914", datetime.now(UTC))])
     assert await bank.ask(to="+914", **users) is None
     assert await bank.ask(to="+915") is None
     bank.time[0] += DAY_S
     assert await bank.ask(to="+916", **users) is None
+
+
+async def test_what_is_told_late_opens_a_window_for_what_is_left_of_its_day(bank: Bank, redis_url: str) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    for hours in (20, 23.9, 23):  # in the order in which their webhooks come
+        await bank.budgets[0].came_in([(bank.number, "+914", now - timedelta(hours=hours))])
+    async with Redis.from_url(redis_url) as redis:
+        assert await redis.expiretime(f"open:{bank.number}:+914") == int(now.timestamp()) + 4 * 3600
+    await bank.budgets[0].came_in([(bank.number, "+915", now - timedelta(hours=25))])
+    users = {"portfolio": uuid4().hex, "daily": 1}
+    assert await bank.reason(to="+916", **users) is None
+    assert await bank.reason(to="+914", **users) is None
+    assert await bank.reason(to="+915", **users) == "portfolio_limit"
+
+
+def test_a_template_is_paced_for_its_tenant_alone() -> None:
+    credentials = Credentials(sender_id="s", phone_number_id="1", access_token="t", provider="cloud")
+    number = Number(credentials, 80, portfolio="an account that anybody may name")
+    spent = [number.spending(tenant, "+911", "welcome/en").template for tenant in ("acme", "globex", "acme")]
+    assert spent[0] == spent[2] != spent[1]
 
 
 async def test_a_place_is_given_back_by_whom_it_was_taken_for_unless_more_was_sent(bank: Bank) -> None:
@@ -207,7 +228,7 @@ async def test_what_comes_in_uses_the_same_rate(bank: Bank) -> None:
 
     async def slower() -> bool:
         bank.time[0] += 10
-        await bank.budgets[0].came_in([(bank.number, f"+91{n}") for n in range(5)])
+        await bank.budgets[0].came_in([(bank.number, f"+91{n}", datetime.now(UTC)) for n in range(5)])
         return await waits(bank, 10) > 4 * quiet
 
     # What came in counts for a second, by the clock of Redis: on a busy machine that may be over before it is asked.

@@ -227,12 +227,42 @@ async def test_another_tenants_secret_is_of_no_use(
     assert len(await stored(live_bus, other.tenant)) == 1
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"", b'"text"', b'{"a":1} x', b'{"a":"\xff"}', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"{", b"[]", b"", b'"text"', b'{"a":1} x', b'{"a":"\xff"', b"[" * 100_000])
 async def test_a_signed_body_that_is_no_json_object_is_refused(
     api: Api, acme: Account, live_bus: Bus, sender: str, body: bytes
 ) -> None:
     (await send(api, sender, body)).is_problem(400)
     assert await stored(live_bus, acme.tenant) == []
+
+
+@pytest.mark.parametrize(
+    ("cut", "read"),
+    [
+        (rb"hi \ud83d", "hi \ufffd"),
+        (rb"\uDE00 hi", "\ufffd hi"),
+        (rb"\ud83d\ud83d\ude00 \\ud83d", "\ufffd\U0001f600 \\ud83d"),
+        (b"hi \xf0\x9f", "hi \ufffd"),
+    ],
+)
+async def test_a_text_that_was_cut_within_a_character_silences_nothing_beside_it(
+    api: Api, acme: Account, live_bus: Bus, storage: Storage, sender: str, cut: bytes, read: str
+) -> None:
+    contact = await acme.contact()
+    phone = (await acme.get(f"/contacts/{contact}"))["phone"].removeprefix("+").encode()
+    value = (
+        b'{"messages":[{"from":"1202555","id":"wamid.1","timestamp":"1","type":"text","text":{"body":"%s"}},'
+        b'{"from":"%s","id":"wamid.2","timestamp":"2","type":"text","text":{"body":"STOP"}}]}' % (cut, phone)
+    )
+    body = b'{"object":"w","entry":[{"id":"1","changes":[{"field":"messages","value":%s}]}]}' % value
+    assert (await send(api, sender, body)).status == 200
+    [message] = await stored(live_bus, acme.tenant)
+    inbound = msgspec.json.decode(message.body, type=Inbound)
+    told = msgspec.json.decode(inbound.body)["entry"][0]["changes"][0]["value"]["messages"]
+    assert [one["text"]["body"] for one in told] == [read, "STOP"]
+    async with storage.tenant(acme.tenant) as con:
+        assert str(await con.fetchval("select contact_id from contact_holds")) == contact, "the word beside it is heard"
+    assert (await send(api, sender, body)).status == 200
+    assert len(await stored(live_bus, acme.tenant)) == 1, "the same body again is the same webhook"
 
 
 async def test_the_largest_body_is_taken_and_a_larger_one_is_not(
