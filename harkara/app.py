@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -240,7 +241,7 @@ async def _sender(parts: Parts, stack: AsyncExitStack) -> None:
         lambda: parts.bus.publisher.wake(WAKE_DUE),
         speed=parts.settings.speed,
         unknown_wait=timedelta(seconds=parts.settings.unknown_wait_s),
-        receipts_read=lambda tenant: parts.bus.has_read_all("INBOUND", Receipts.name, tenant),
+        receipts_read=partial(parts.bus.has_read, "INBOUND", Receipts.name),
     )
     pool = SendPool(parts.bus, sender, numbers)
     await pool.start()

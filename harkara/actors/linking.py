@@ -7,18 +7,21 @@ it says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import msgspec
 from loguru import logger
 
 from harkara.bus.messages import Delivery, Outgoing
+from harkara.gateway.reports import parse
 from harkara.gateway.told import Echo, SessionChange, StatusUpdate, Webhook
+from harkara.gateway.unread import UNREADABLE
 from harkara.schemas import events
-from harkara.schemas.work import Inbound
+from harkara.schemas.work import Inbound, Send
 from harkara.storage import linking
 from harkara.storage.receiving import Moved
 
@@ -74,6 +77,24 @@ def too_early(d: Delivery[Inbound], webhook: Webhook, moved: Mapping[tuple[str, 
     if d.message.source == CARRIES_OUR_ID or datetime.now(UTC) - d.at > TOO_EARLY:
         return False
     return any((d.tenant, one.wamid) not in moved for one in webhook.statuses if one.status in _SENT_STATUSES)
+
+
+def may_settle(work: Send) -> Callable[[bytes], bool]:
+    """Whether a webhook, as it is stored, may settle this message: it says our id, or echoes what its number sent."""
+    id_ = work.message_id.encode()
+
+    def may(stored: bytes) -> bool:
+        if id_ in stored:
+            return True
+        try:
+            webhook = msgspec.json.decode(stored, type=Inbound)
+            if webhook.source == CARRIES_OUR_ID or webhook.sender_id != work.sender_id:
+                return False
+            return any(one.echoes for one in parse(webhook.source, webhook.body, datetime.now(UTC)).values())
+        except UNREADABLE:  # for whoever is to read it, too
+            return False
+
+    return may
 
 
 async def sessions(con: Connection, webhooks: Webhooks) -> list[list[Outgoing]]:

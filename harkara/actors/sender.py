@@ -26,6 +26,7 @@ from harkara.actors.deferrals import deferred
 from harkara.actors.gating import Gate, Judged
 from harkara.actors.hearing import MARKETING_REFUSED
 from harkara.actors.learning import learn
+from harkara.actors.linking import may_settle
 from harkara.actors.numbers import Numbers
 from harkara.actors.results import Results
 from harkara.actors.steps import Step, Steps
@@ -89,7 +90,7 @@ class Sender:
         *,
         speed: float = 1.0,
         unknown_wait: timedelta = UNKNOWN_WAIT,
-        receipts_read: Callable[[str], Awaitable[bool]] | None = None,
+        receipts_read: Callable[[str, Callable[[bytes], bool]], Awaitable[bool]] | None = None,
     ) -> None:
         self._storage, self._gateway, self._budgets, self._numbers = storage, gateway, budgets, numbers
         self._steps, self._wake, self._speed = Steps(storage), wake, speed
@@ -130,11 +131,9 @@ class Sender:
         denied = turn if isinstance(turn, Denied) else None
         judged = await self._gate.begin(replace(attempt, denied=denied) if denied else attempt)
         if isinstance(judged.verdict, Resend):
-            if self._receipts_read is not None and not await self._receipts_read(delivery.tenant):
+            if self._receipts_read is not None and not await self._receipts_read(delivery.tenant, may_settle(work)):
                 await self._give_back(work.sender_id, turn)
-                return Retry(
-                    "receipts wait to be read, and one may settle it", RECEIPTS_BEHIND, counts=False, park=True
-                )
+                return Retry("a receipt that may settle it waits to be read", RECEIPTS_BEHIND, counts=False, park=True)
             attempt = replace(attempt, resend=True)
             judged = await self._gate.begin(attempt)
         if isinstance(judged.verdict, Go) and not isinstance(content, Unsayable):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -73,6 +74,19 @@ class Api:
         if error:
             raise ApiError(error.get("err_code", 0), error.get("code", 0), error.get("description", "refused"))
         return answer
+
+
+async def bodies(api: Api, stream: str, pattern: str, after: int = 0) -> AsyncIterator[tuple[int, bytes]]:
+    """What lies in a stream under a pattern, one by one, with the sequences. Raises ApiError or Unavailable."""
+    while True:
+        try:
+            answer = await api.call(f"STREAM.MSG.GET.{stream}", {"seq": after + 1, "next_by_subj": pattern})
+        except ApiError as error:
+            if error.code == NO_MESSAGE:
+                return
+            raise
+        after = answer["message"]["seq"]
+        yield after, b64decode(answer["message"].get("data", ""))
 
 
 async def patiently(attempt: Callable[[], Awaitable[T]], patience_s: float) -> T:

@@ -21,7 +21,7 @@ from harkara.bus.ending import WAKE_ENDED
 from harkara.bus.handling import Handling
 from harkara.bus.hurrying import Hurry
 from harkara.bus.link import Link
-from harkara.bus.progress import has_nothing_to_retry, has_read_all
+from harkara.bus.progress import Matters, has_read
 from harkara.bus.runner import Credit, Runner, Slots
 from harkara.bus.topology import Topology, load
 from harkara.measures import Measures
@@ -150,13 +150,14 @@ class Bus:
             credit=credit,
         )
 
-    async def has_read_all(self, stream: str, actor: str, tenant: str) -> bool:
-        """Whether an actor is done with all that a stream holds now, and with what it had to put off of this tenant's.
+    async def has_read(self, stream: str, actor: str, tenant: str, matters: Matters) -> bool:
+        """Whether an actor is done with all of a tenant's that matters: that a stream holds now, or that it put off.
 
         It gets a few seconds; False if nobody knows.
         """
-        api, retries = Api(self.link.request), self.topology.stream_of(f"t.{tenant}.at.{actor}.any")
-        return await has_read_all(api, stream, actor) and await has_nothing_to_retry(api, retries.name, actor, tenant)
+        retries = self.topology.stream_of(f"t.{tenant}.at.{actor}.any")
+        api, pattern = Api(self.link.request), f"t.{tenant}.*.{actor}.>"
+        return await has_read(api, stream, actor, tenant, (retries.name, pattern), matters)
 
     @property
     def dead(self) -> DeadLetters:

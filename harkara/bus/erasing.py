@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harkara.bus.api import NO_MESSAGE, Api, ApiError
+from harkara.bus.api import Api, ApiError, bodies
 from harkara.bus.link import Link
 from harkara.bus.overview import PARTNERS
 from harkara.bus.tail import History
@@ -53,7 +52,7 @@ class Purge:
 
     async def _messages(self, stream: Stream, pattern: str) -> AsyncIterator[tuple[int, bytes]]:
         if stream.retention == QUEUE:
-            async for one in self._queued(stream.name, pattern):
+            async for one in bodies(self._api, stream.name, pattern):  # a queue has no direct access
                 yield one
             return
         history, after, more = History(self._link, stream.name), 0, True
@@ -66,20 +65,6 @@ class Purge:
                 more = page.more and bool(page.messages)
         finally:
             await history.close()
-
-    async def _queued(self, stream: str, pattern: str) -> AsyncIterator[tuple[int, bytes]]:
-        """What waits in a queue, which has no direct access: one by one."""
-        seq = 0
-        while True:
-            try:
-                request = {"seq": seq + 1, "next_by_subj": pattern}
-                message: dict[str, Any] = (await self._api.call(f"STREAM.MSG.GET.{stream}", request))["message"]
-            except ApiError as error:
-                if error.code == NO_MESSAGE:
-                    return
-                raise
-            seq = message["seq"]
-            yield seq, b64decode(message.get("data", ""))
 
     async def _done(self, stream: Stream) -> float:
         """Up to where all who work on a stream have done so. In a queue, what waits is not to be done any more.

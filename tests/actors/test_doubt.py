@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,13 +31,13 @@ LOST = Unknown("ServerDisconnectedError")
 
 @dataclass
 class World:
-    """A number, a gateway that answers as it was told, and receipts that may not all have been read."""
+    """A number, a gateway that answers as it was told, and a webhook that nobody has read yet."""
 
     storage: Storage
     one: Enrolled
     answers: list[Answer] = field(default_factory=list[Answer])
     taken: int = 0
-    read: bool = True
+    unread: bytes = b""
     turn: Place | None = None
     freed: list[Place] = field(default_factory=list[Place])
 
@@ -59,8 +60,8 @@ class World:
     async def deliver(self, *, deliveries: int = 1) -> Outcome:
         """What becomes of the message's work when it comes, for the `deliveries`-th time since it was stored."""
 
-        async def read(tenant: str) -> bool:
-            return self.read and tenant == self.one.tenant
+        async def read(tenant: str, matters: Callable[[bytes], bool]) -> bool:
+            return tenant == self.one.tenant and not matters(self.unread)
 
         parts: Any = self
         actor = Sender(self.storage, parts, parts, parts, lambda: None, receipts_read=read)
@@ -229,13 +230,53 @@ async def test_a_receipt_in_time_settles_it(world: World) -> None:
     assert (await world.enrolment()).messages_sent == 1
 
 
-async def test_a_receipt_that_nobody_has_read_yet_is_waited_for(world: World) -> None:
-    await in_doubt(world)
-    world.read = False
+def _cloud(opaque: str) -> tuple[str, Any]:
+    value = {
+        "statuses": [{"id": "wamid.9", "status": "delivered", "timestamp": "1", "biz_opaque_callback_data": opaque}]
+    }
+    return "whatsapp", {"entry": [{"id": "1", "changes": [{"field": "messages", "value": value}]}]}
+
+
+_KEY = {"id": "3EB0", "remoteJid": "919876543210@s.whatsapp.net", "fromMe": True}
+_ECHO = {"event": "send.message", "data": {"key": _KEY, "message": {"conversation": "Hi"}}}
+_OURS = {"id": "true_919876543210@c.us_3EB0", "fromMe": True, "to": "919876543210@c.us", "body": "Hi", "source": "api"}
+
+
+@pytest.mark.parametrize(
+    ("sender", "webhook", "waits"),
+    [
+        ("ours", _cloud("ours"), True),
+        # It is filed by what it says, whichever of the tenant's numbers it was sent to.
+        ("another", _cloud("ours"), True),
+        ("ours", _cloud("another"), False),
+        ("ours", ("evolution", _ECHO), True),
+        ("another", ("evolution", _ECHO), False),
+        (
+            "ours",
+            ("evolution", {"event": "messages.update", "data": {**_KEY, "keyId": "3EB0", "status": "READ"}}),
+            False,
+        ),
+        ("ours", ("waha", {"event": "message.any", "payload": _OURS}), True),
+        ("ours", ("waha", {"event": "message.any", "payload": _OURS | {"source": "app"}}), False),
+        ("ours", ("waha", {"event": 1}), False),
+        ("ours", ("waha", []), False),
+    ],
+)
+async def test_a_webhook_that_nobody_has_read_yet_is_waited_for_if_it_may_settle_it(
+    world: World, sender: str, webhook: tuple[str, Any], waits: bool
+) -> None:
+    await in_doubt(world, Accepted("wamid.2"))
+    source, body = webhook
+    named = {"ours": str(world.one.sender), "another": str(world.one.contact)}[sender]
+    stored = msgspec.json.encode({"source": source, "sender_id": named, "body": body})
+    world.unread = stored.replace(b'"ours"', f'"{world.one.message}"'.encode())
     outcome = await world.deliver()
-    assert isinstance(outcome, Retry)
-    assert outcome.park
-    assert world.taken == 1
+    if waits:
+        assert isinstance(outcome, Retry)
+        assert outcome.park
+    else:
+        assert isinstance(outcome, Done)
+    assert world.taken == (1 if waits else 2)
 
 
 async def test_a_second_answer_that_is_lost_too_is_the_last(world: World) -> None:
