@@ -8,15 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from harkara.actors.halting import Refusal, halt, reaches_further
-from harkara.actors.hearing import opted
+from harkara.actors.hearing import turned_off
 from harkara.actors.numbers import PAUSED_REST, Numbers
 from harkara.batching import Batcher
-from harkara.bus.messages import Outgoing
 from harkara.gateway.errors import Action, Scope
 from harkara.gateway.protocol import Refused
 from harkara.schemas.content import Content
-from harkara.storage import opting, resting
-from harkara.storage.opting import Word
+from harkara.storage import outbox, resting
 from harkara.storage.sending import Attempt, Facts
 from harkara.storage.storage import Storage
 from harkara.values import country
@@ -55,15 +53,14 @@ class Aftermath:
             async with self._storage.batch((attempt.tenant,)) as con:
                 await resting.rest(con, [resting.Rest(attempt.tenant, facts.contact_id, until)])
 
-    async def heed(self, attempt: Attempt) -> Sequence[Outgoing]:
-        """Note that somebody has turned off marketing in WhatsApp, which it tells by refusing it."""
-        if attempt.contact_id is None:
-            return ()
-        word = Word("marketing", True, datetime.now(UTC), "whatsapp")
+    async def heed(self, attempt: Attempt, facts: Facts) -> None:
+        """Note that the contact has turned off marketing in WhatsApp, as if a status had told it."""
+        if facts.contact_id is None:
+            return
+        now, name = datetime.now(UTC), str(attempt.message_id)
         async with self._storage.batch((attempt.tenant,)) as con:
-            new = await opting.hear(con, attempt.tenant, attempt.contact_id, word)
-        event, id_ = opted(attempt.contact_id, word, str(attempt.message_id))
-        return (Outgoing(event, attempt.tenant, id_, attempt.cause),) if new else ()
+            heard, stopped = await turned_off(con, attempt.tenant, facts.contact_id, now, name)
+            await outbox.put_all(con, attempt.tenant, [*heard, *stopped], attempt.cause)
 
     async def _halt_batch(self, refusals: Sequence[Refusal]) -> list[list[UUID]]:
         """Stop what these are about. A number that is refused is so for all that it has in hand: that is one lesson."""

@@ -6,7 +6,8 @@ What policy says is `harkara/policy/gate.py`; here it is asked, under locks, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -51,9 +52,7 @@ class Gate:
         judged: list[Judged] = []
         intended, transaction = set[UUID](), None
         try:
-            async with self._storage.batch({attempt.tenant for attempt in attempts}) as con:
-                await holding.share(con, {attempt.contact_id for attempt in attempts if attempt.contact_id})
-                facts = await sending.facts(con, attempts)
+            async with self._looking(attempts) as (con, facts):
                 verdicts = _judge(attempts, facts)
                 await self._judge_conditions(con, attempts, facts, verdicts)
                 verdicts = [_kept_back(*one) for one in zip(attempts, verdicts, facts, strict=True)]
@@ -67,6 +66,23 @@ class Gate:
             if transaction is None or not is_away(error) or not await self._stand(attempts, intended, transaction):
                 raise
         return judged
+
+    @asynccontextmanager
+    async def _looking(self, attempts: Sequence[Attempt]) -> AsyncGenerator[tuple[Connection, list[Facts]]]:
+        """A transaction with the facts, while nobody may write a hold on the contacts that these are about.
+
+        That one was merged into another is among the facts: then it is looked again, with that one's hold kept out too.
+        """
+        contacts = {attempt.contact_id for attempt in attempts if attempt.contact_id}
+        while True:
+            async with self._storage.batch({attempt.tenant for attempt in attempts}) as con:
+                await holding.share(con, contacts)
+                facts = await sending.facts(con, attempts)
+                merged = {fact.contact_id for fact in facts if fact.contact_id} - contacts
+                if not merged:
+                    yield con, facts
+                    return
+                contacts |= merged
 
     async def _stand(self, attempts: Sequence[Attempt], intended: Collection[UUID], transaction: str) -> bool:
         """Whether what a transaction wrote is there, whose end was not heard. Waits until the database answers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -179,12 +179,9 @@ class _Said:
         """WhatsApp kept marketing from somebody who turned it off there."""
         if message.contact_id is None:
             return []
-        line = await self._line(message.contact_id)
-        word = Word("marketing", True, status.at, "whatsapp")
-        told = await self._opt(line, word, status.wamid)
-        if told:
-            await self._stop(line, "opt_out")
-        return told
+        heard, stopped = await turned_off(self._con, self._d.tenant, message.contact_id, status.at, status.wamid)
+        await self._tell(*(self._outgoing(*one) for one in stopped))
+        return [self._outgoing(*one) for one in heard]
 
     async def _contact(self, who: InboundMessage | Preference) -> Known | None:
         """The contact who says it; made if there is none."""
@@ -331,6 +328,21 @@ class _Said:
 
     def _outgoing(self, message: Message, id_: str) -> Outgoing:
         return Outgoing(message, self._d.tenant, id_, self._cause)
+
+
+async def turned_off(
+    con: Connection, tenant: str, contact_id: UUID, at: datetime, name: str
+) -> tuple[list[tuple[Message, str]], list[tuple[Message, str]]]:
+    """Note that somebody has turned off marketing in WhatsApp, which it tells by refusing it; what runs is stopped.
+
+    Returns what is to be told of that: the opt-outs of whoever has the line, and the enrolments that have ended.
+    """
+    line = await receiving.line(con, tenant, contact_id)
+    word = Word("marketing", True, at, "whatsapp")
+    heard = [id_ for id_ in line if await opting.hear(con, tenant, id_, word)]
+    stops = [(tenant, id_, "opt_out") for id_ in line]
+    stopped = await enrolling.stop_contacts(con, stops) if heard else []
+    return [opted(id_, word, name) for id_ in heard], [_stopped(row) for row in stopped]
 
 
 def opted(contact_id: UUID, word: Word, name: str) -> tuple[Message, str]:

@@ -136,6 +136,8 @@ class Sender:
                 return Retry("a receipt that may settle it waits to be read", RECEIPTS_BEHIND, counts=False, park=True)
             attempt = replace(attempt, resend=True)
             judged = await self._gate.begin(attempt)
+        if judged.facts.contact_id not in (None, attempt.contact_id):  # merged into another meanwhile
+            attempt = replace(attempt, contact_id=judged.facts.contact_id)
         if isinstance(judged.verdict, Go) and not isinstance(content, Unsayable):
             answer = await self._gateway.send(
                 number.credentials, work.to, content, opaque=work.message_id, reply_to=work.quoted
@@ -228,8 +230,8 @@ class Sender:
             outcome = await self._settle(attempt, step, facts, decision, wamid)
             if isinstance(answer, Refused) and answer.rule.rest:
                 await self._aftermath.rest(attempt, facts, answer.rule.rest)
-            if isinstance(answer, Refused) and answer.code == MARKETING_REFUSED and isinstance(outcome, Done):
-                return Done((*outcome.events, *await self._aftermath.heed(attempt)))
+            if isinstance(answer, Refused) and answer.code == MARKETING_REFUSED:
+                await self._aftermath.heed(attempt, facts)
             return outcome
         # One in doubt stays in doubt: that it was not accepted a second time says nothing of the first.
         status = "unknown" if attempt.resend else "queued"

@@ -534,6 +534,30 @@ async def test_what_is_settled_is_as_old_as_that_when_its_work_comes_again(stora
     assert (again.status, again.reason, again.updated_at) == ("suppressed", "opted_out", settled.updated_at)
 
 
+async def test_who_has_turned_off_marketing_is_sent_no_more_of_it_under_any_spelling(
+    storage: Storage, one: Enrolled
+) -> None:
+    """WhatsApp tells it by refusing the message at once, or in a status: both mean the same."""
+    async with storage.tenant(one.tenant):
+        step = await CampaignStep.get(id=one.step)
+        await CampaignStep.create(
+            campaign_id=one.campaign, version_id=step.version_id, position=1, name="2", delay_hours=24,
+            content={"body": "Two"},
+        )  # fmt: skip
+        await Contact.filter(id=one.contact).update(phone="+5511987654321")
+        await Contact.create(name="Ravi", phone="+551187654321")
+    outcome = await send(storage, World(Refused(131050, "no", "has stopped marketing", rule_for(131050))), one)
+    assert [type(event).__name__ for event in told(outcome)] == ["MessageFailed"]
+    async with storage.tenant(one.tenant) as con:
+        assert ["marketing" in contact.opt_outs for contact in await Contact.all()] == [True, True]
+        rows = await con.fetch("select subject, cause from outbox order by id")
+    assert [(row[0].rpartition(".evt.")[2], row[1]) for row in rows] == [
+        *[("contact.opted_out", "cause")] * 2,
+        ("enrollment.stopped", "cause"),
+    ]
+    assert (await one.row(storage)).stopped_reason == "opt_out"
+
+
 async def test_a_contact_of_another_tenant_is_not_counted(
     storage: Storage, one: Enrolled, new_tenant: NewTenant
 ) -> None:
