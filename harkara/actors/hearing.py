@@ -236,7 +236,7 @@ class _Said:
         return (new, quoted, True) if before is None else (replace(new, id=before), quoted, False)
 
     async def _consequences(self, reply: NewReply, message: InboundMessage, *, is_new: bool) -> list[Outgoing]:
-        """A reply stops the campaigns that say so; a request to stop stops all of them.
+        """A reply stops the campaigns that say so; a request to stop stops all of them, and reaches no goal.
 
         One that is told again stops nothing that has begun since.
         """
@@ -251,13 +251,12 @@ class _Said:
                 told += [*heard, *await self._confirm(reply, ask, message)]
         if not is_new:
             return told
+        if ask is not None and ask.out and ask.category in STOPS_CAMPAIGNS:
+            await self._stop(line, "opt_out")
+            return told
         for reached in await goals.reach_by_deed(self._con, self._d.tenant, contact_id):
             await self._tell(*goal_events(reached, self._cause))
-        stops = ask is not None and ask.out and ask.category in STOPS_CAMPAIGNS
-        if stops:
-            await self._stop(line, "opt_out")
-        else:
-            await self._stop([contact_id], "reply")
+        await self._stop([contact_id], "reply")
         return told
 
     async def _line(self, contact_id: UUID) -> list[UUID]:

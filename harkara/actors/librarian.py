@@ -190,6 +190,8 @@ class Librarian:
 
 def _waits(work: Release) -> tuple[list[Reason], list[int]]:
     """Why the gate holds back what is released, and with which codes WhatsApp has refused it."""
+    if work.reasons:
+        return work.reasons, []
     if work.resumed:
         return [], [*RESTING]
     return (["portfolio_limit"], []) if work.name is None else ([*HELD.values()], [TEMPLATE_PAUSED])

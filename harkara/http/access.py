@@ -63,9 +63,12 @@ def role_suffices(role: Role, needed: Role) -> bool:
     return ROLES.index(role) >= ROLES.index(needed)
 
 
+def sufficing(needed: str) -> tuple[str, ...]:
+    """The scopes of an area any one of which lets a key do what `needed` names: who may write may read too."""
+    area, _, verb = needed.partition(":")
+    return (needed, f"{area}:write") if verb == "read" else (needed,)
+
+
 def scopes_suffice(scopes: frozenset[str], needed: str) -> bool:
     """Whether a key with these scopes may do what `needed` names."""
-    if EVERYTHING in scopes or needed in scopes:
-        return True
-    area, _, verb = needed.partition(":")
-    return verb == "read" and f"{area}:write" in scopes
+    return EVERYTHING in scopes or not scopes.isdisjoint(sufficing(needed))

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any
 
 from harkara.http import problems
-from harkara.http.access import Access, Public
+from harkara.http.access import Access, Public, sufficing
 from harkara.http.example_answers import ID
 from harkara.http.examples import answer, examples, outcome
 from harkara.http.json_schemas import Schema, Schemas, alternatives, parameters
@@ -26,7 +26,8 @@ Everything is JSON, under `/api/v1`. Ids are UUIDv7, except a tenant's, which is
 phone numbers E.164.
 
 **Who you are** is said by `Authorization: Bearer` with an access token, or by `X-API-Key`. A user of several tenants
-names one in `X-Tenant-ID`. Each operation says which role a person needs, and which scope a key.
+names one in `X-Tenant-ID`. Each operation says which role a person needs, and which scope a key: one that may write
+may read the same things too, and one with the scope `*` may do all of it.
 
 **Lists** come newest first, as `{"items": […], "next": cursor}`: give `next` back as `cursor` until it is null.
 
@@ -289,7 +290,8 @@ class _Operation:
 
     def _needs(self) -> str:
         if isinstance(self._rule, Access):
-            return f"Needs the role `{self._rule.role}`, or an API key with the scope `{self._rule.scope}`."
+            scopes = " or ".join(f"`{scope}`" for scope in sufficing(self._rule.scope))
+            return f"Needs the role `{self._rule.role}`, or an API key with the scope {scopes}."
         return "" if self._rule is None else "Any role and any scope will do."
 
     def _parameters(self) -> Iterator[Schema]:

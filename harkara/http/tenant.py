@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from harkara.http.campaigns import WAKE_DUE
 from harkara.http.checks import Faults, is_region
 from harkara.http.context import Context
 from harkara.http.keyring import Change
@@ -13,11 +12,16 @@ from harkara.http.rows import amend, shown
 from harkara.keywords import ALWAYS, plain
 from harkara.schemas.api import PatchTenant, TenantShown
 from harkara.schemas.keywords import Keywords
-from harkara.storage import deferring
-from harkara.storage.models import Tenant
+from harkara.schemas.reasons import Reason
+from harkara.schemas.work import Release
+from harkara.storage.models import Sender, Tenant
 
-#: What decides about messages that wait.
-HOLDING_BACK = {"quiet_hours", "frequency_caps", "timezone"}
+#: What decides about messages that wait, and the reason that they wait for.
+HOLDING_BACK: dict[str, Reason] = {
+    "quiet_hours": "quiet_hours",
+    "timezone": "quiet_hours",
+    "frequency_caps": "frequency_cap",
+}
 
 
 async def show(ctx: Context[None, None]) -> TenantShown:
@@ -29,19 +33,18 @@ async def show(ctx: Context[None, None]) -> TenantShown:
 async def change(ctx: Context[PatchTenant, None]) -> TenantShown:
     """Change name, time zone, the region of national phone numbers, the words that stop, or what holds marketing back.
 
-    Steps of campaigns that wait are judged again at once.
+    Messages and steps of campaigns that wait for that are judged again at once.
     """
     faults = Faults()
     changes = check_changes(ctx, faults)
     faults.refuse()
-    holds_back = HOLDING_BACK & changes.keys()
+    reasons: list[Reason] = sorted({HOLDING_BACK[name] for name in HOLDING_BACK.keys() & changes.keys()})
     async with ctx.transaction() as con:
         tenant = await Tenant.select_for_update().get(id=ctx.tenant)
         await amend(tenant, changes)
-        if holds_back:
-            await deferring.look_again(con, ctx.tenant)
-    if holds_back:
-        ctx.when_committed(lambda: ctx.door.publisher.wake(WAKE_DUE))
+        if reasons:
+            senders = [str(id_) for id_ in await Sender.all().order_by("id").values_list("id", flat=True)]
+            await ctx.tell(con, Release(sender_ids=senders, reasons=reasons), str(ctx.new_id()))
     ctx.door.access_changed(Change(tenant=ctx.tenant))
     return shown(tenant, TenantShown)
 

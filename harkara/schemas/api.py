@@ -317,7 +317,12 @@ class PatchTenant(Body):
 
 
 class NewApiKey(Body):
-    """A key for machines; without scopes it may do all that its maker may."""
+    """A key for machines; without scopes it may do all that its maker may.
+
+    A scope is `<area>:read`, or `<area>:write`, which may read the same things too: `messages:write` sends and sees all
+    messages with their texts and numbers. The areas are tenant, senders, contacts, campaigns, messages, conversations,
+    invoices, feed and audit; `*` is everything.
+    """
 
     name: Name = ""
     scopes: list[str] | None = None
@@ -938,8 +943,9 @@ class NewCampaign(Body):
 
     `reentry`: whether a contact may be enrolled again once its enrolment has ended, however it did. `goal` and `exit`
     are judged when a step is about to leave, by what the contact did since it was enrolled: when one holds, nothing
-    more is sent. A broadcast has one step; its `audience` is enrolled when it is activated, or at `scheduled_at`, of
-    which the last five minutes mean now; if it is paused then, once it is resumed.
+    more is sent. What a contact writes may reach the goal at once; opting out never does: it ends the enrolment.
+    A broadcast has one step; its `audience` is enrolled when it is activated, or at `scheduled_at`, of which the last
+    five minutes mean now; if it is paused then, once it is resumed.
     `delivery` says what becomes of a message in doubt: `at_most_once` leaves it, `at_least_once` sends it once more.
     """
 

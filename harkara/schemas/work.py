@@ -11,6 +11,7 @@ from harkara.schemas.base import Message
 from harkara.schemas.commands import Lane
 from harkara.schemas.conditions import Condition
 from harkara.schemas.content import Content
+from harkara.schemas.reasons import Reason
 
 
 class DueTick(Message, frozen=True):
@@ -29,7 +30,7 @@ class Release(Message, frozen=True):
     """What held messages of these numbers back is over: judge again what waits for it.
 
     That is a template; without a name their limit of people a day, which is another one; or, if they are `resumed`, the
-    rest that WhatsApp had asked for.
+    rest that WhatsApp had asked for; or whatever `reasons` say.
     """
 
     subject: ClassVar[str] = "t.{tenant}.work.librarian.release"
@@ -38,6 +39,7 @@ class Release(Message, frozen=True):
     name: str | None = None
     language: str | None = None
     resumed: bool = False
+    reasons: list[Reason] = msgspec.field(default_factory=list[Reason])
 
 
 class OutboxTick(Message, frozen=True):

@@ -65,13 +65,13 @@ returning p.next_message_id
 #: What is claimed already is judged anyway.
 _LOOK_AGAIN = """
 update contact_campaign_progress set next_claim_at = next_step_scheduled_at, deferred_until = null, updated_at = now()
-where tenant_id = $1 and ($2::uuid is null or campaign_id = $2) and status = 'active'
+where tenant_id = $1 and campaign_id = $2 and status = 'active'
   and deferred_until > now() and next_claim_at < 'infinity'
 """
 
 
-async def look_again(con: Connection, tenant: str, campaign_id: UUID | None = None) -> None:
-    """Have the steps that wait judged again now: of one campaign, or of all, because what holds them back changed."""
+async def look_again(con: Connection, tenant: str, campaign_id: UUID) -> None:
+    """Have the steps of a campaign that wait judged again now, because what holds them back changed."""
     await con.execute(_LOOK_AGAIN, tenant, campaign_id)
 
 

@@ -205,6 +205,27 @@ async def test_what_a_reply_stopped_is_told_although_the_process_died_before_it_
     assert sorted(await world.told_later()) == ["enrollment.goal_reached", "enrollment.stopped"]
 
 
+TAPPED = {"type": "button_reply", "button_reply": {"id": "STOP", "title": "No more"}}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        {"type": "text", "text": {"body": "STOP"}},
+        {"type": "text", "text": {"body": "keine Werbung"}},
+        {"type": "interactive", "interactive": TAPPED},
+        {"type": "button", "button": {"text": "Stop promotions", "payload": "x"}},
+    ],
+)
+async def test_an_opt_out_is_no_success(world: World, word: dict[str, Any]) -> None:
+    async with world.storage.tenant(world.tenant) as con:
+        await con.execute("update campaigns set stop_on_reply = true, goal = $1::jsonb", '{"type": "replied"}')
+    await world.hears_message(**word)
+    assert await world.told_later() == ["enrollment.stopped"]
+    row = await world.one.row(world.storage)
+    assert (row.status, row.stopped_reason, row.goal_at) == ("stopped", "opt_out", None)
+
+
 async def test_a_thumb_up_stops_nothing_and_opens_nothing(world: World) -> None:
     await world.hears_message(type="text", text={"body": "Hello"})
     async with world.storage.tenant(world.tenant) as con:

@@ -236,6 +236,21 @@ async def test_what_waits_for_room_in_a_portfolio_is_released_whatever_its_templ
     assert (broker.hurried, broker.woken) == ([str(row.id)], 1)
 
 
+async def test_what_a_tenants_settings_held_back_is_released_by_its_reason(storage: Storage, tenant: str) -> None:
+    sender, broker, now = await number(storage, tenant), Broker(), datetime.now(UTC)
+    held: dict[str, Any] = {"sender_id": sender, "lane": "marketing", "to": "+1", "status": "queued", "due_at": now}
+    held |= {"content": {"body": "Sale"}, "deferred_until": now + timedelta(hours=24)}
+    async with storage.tenant(tenant):
+        row = await Message.create(**held, reason="frequency_cap")
+        for other in ("portfolio_limit", "quiet_hours"):
+            await Message.create(**held, reason=other)
+    broker.parked = {str(row.id)}
+    work = Release(sender_ids=[str(sender)], reasons=["frequency_cap"])
+    delivery: Any = Delivery(work, tenant, "id", "cause", 1, "s", "WORK", 1, now, 1)
+    assert isinstance(await handled(storage, Shelf([]), delivery, broker), Done)
+    assert (broker.hurried, broker.woken) == ([str(row.id)], 1)
+
+
 async def test_what_whatsapp_refused_until_a_number_had_rested_is_released_when_it_goes_on(
     storage: Storage, tenant: str
 ) -> None:

@@ -291,7 +291,7 @@ async def test_steps_that_wait_are_judged_again_when_what_holds_them_back_change
         await deferring.look_again(con, one.tenant, uuid7())
     assert (await one.row(storage)).deferred_until is not None
     async with storage.tenant(one.tenant) as con:
-        await deferring.look_again(con, one.tenant)
+        await deferring.look_again(con, one.tenant, one.campaign)
     row = await one.row(storage)
     assert (row.deferred_until, row.next_claim_at) == (None, row.next_step_scheduled_at)
     assert (await other.row(storage)).deferred_until is not None

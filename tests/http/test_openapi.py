@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 from support import Database
 
 from harkara.http import examples
-from harkara.http.access import Access
+from harkara.http.access import AREAS, SCOPES, Access, scopes_suffice
 from harkara.http.checks import Faults
 from harkara.http.docs import DESCRIBED, FILES, UI, VERSION, description
 from harkara.http.door import Door, build
@@ -84,11 +84,17 @@ def test_every_operation_says_who_may_what_comes_and_what_can_go_wrong(document:
         assert in_path == set(re.findall(r"\{(\w+)", route.path))
         if isinstance(route.access, Access):
             assert operation["security"] == [{"token": [route.access.role]}, {"key": [route.access.scope]}]
-            assert f"`{route.access.scope}`" in operation["description"]
+            told = set(re.findall(r"`(\w+:\w+)`", operation["description"].rpartition("an API key with")[2]))
+            assert told == {scope for scope in SCOPES if scopes_suffice(frozenset({scope}), route.access.scope)} - {"*"}
             assert {"401", "403", "404"} <= statuses
         assert (route.body is not None or bool(route.accepts)) == ("requestBody" in operation)
         assert operation["summary"], f"{route.method} {route.path} has no summary"
         assert operation["tags"]
+
+
+def test_every_area_of_a_scope_is_named_where_keys_are_made(document: Any) -> None:
+    told = set(re.findall(r"\w+", document["components"]["schemas"]["NewApiKey"]["description"]))
+    assert set(AREAS) <= told
 
 
 def test_operations_have_names_of_their_own(document: Any) -> None:

@@ -153,6 +153,25 @@ async def test_what_waits_for_room_is_judged_again_when_the_limit_is_another(
     assert await admin.fetchval(asked, acme.tenant) == sender
 
 
+@pytest.mark.parametrize(
+    ("change", "reasons"),
+    [
+        ({"name": "New", "default_region": "DE"}, None),
+        ({"frequency_caps": None}, ["frequency_cap"]),
+        ({"quiet_hours": None, "timezone": "Asia/Kolkata"}, ["quiet_hours"]),
+        ({"quiet_hours": QUIET, "frequency_caps": CAPS}, ["frequency_cap", "quiet_hours"]),
+    ],
+)
+async def test_what_a_tenants_settings_hold_back_is_judged_again_when_they_change(
+    acme: Account, admin: asyncpg.Connection, change: dict[str, Any], reasons: list[str] | None
+) -> None:
+    senders = sorted([await acme.sender(), await acme.sender()])
+    await acme.call("PATCH", "/tenant", body=change)
+    told = await admin.fetch("select body from outbox where tenant_id = $1 and subject like '%.release'", acme.tenant)
+    works = [json.loads(row[0]) for row in told]
+    assert works == ([] if reasons is None else [{"sender_ids": senders, "reasons": reasons}])
+
+
 async def test_all_numbers_of_a_portfolio_use_up_its_limit_whichever_names_it(
     acme: Account, admin: asyncpg.Connection, storage: Storage
 ) -> None:

@@ -112,6 +112,9 @@ async def test_a_contact_who_has_had_enough_gets_no_more(live: Platform, tenant:
         await held_back(ear, tenant, (await tenant.post("/messages", wanted))["id"], "frequency_cap")
         # It is about marketing.
         await ear.until_heard("message.sent", (await tenant.post("/messages", wanted | {"lane": "utility"}))["id"])
+        # What waits does not wait for what holds no more.
+        await tenant.call("PATCH", "/tenant", {"frequency_caps": None})
+        await ear.until_heard("message.sent", second)
 
 
 async def test_who_gets_no_more_marketing_from_whatsapp_rests_for_a_day(live: Platform, tenant: Tenant) -> None:
