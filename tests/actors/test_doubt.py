@@ -47,6 +47,9 @@ class World:
     async def acquire(self, *_: Any) -> Place | None:
         return self.turn
 
+    async def away(self, *_: Any) -> None:
+        pass
+
     def give_back(self, _: str) -> None:
         pass
 

@@ -62,6 +62,9 @@ class Parts:
     async def acquire(self, *_: Any) -> None:
         """It is always its turn."""
 
+    async def away(self, *_: Any) -> None:
+        pass
+
     def give_back(self, _: str) -> None:
         pass
 

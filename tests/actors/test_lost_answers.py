@@ -58,6 +58,9 @@ class World:
         """The last that happens before the intent."""
         self._break(self.at_intent)
 
+    async def away(self, *_: Any) -> None:
+        pass
+
     def give_back(self, _: str) -> None:
         pass
 
@@ -158,6 +161,9 @@ async def test_a_number_that_is_held_for_long_fails_nothing(unheard: Unheard, ne
     class Held(World):
         async def acquire(self, *_: Any) -> None:
             raise TimeoutError("its turn has not come")
+
+        async def away(self, *_: Any) -> None:
+            pass
 
         def give_back(self, _: str) -> None:
             pass

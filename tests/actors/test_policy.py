@@ -54,6 +54,9 @@ class World:
     async def acquire(self, *_: Any) -> None:
         return None
 
+    async def away(self, *_: Any) -> None:
+        pass
+
     def give_back(self, _: str) -> None:
         self.given_back += 1
 
