@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import cache
 from zoneinfo import available_timezones
 
@@ -32,6 +33,9 @@ _LINES = (
 #: Kinds of numbers that WhatsApp can have.
 REACHABLE = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE)
 
+_NO_TYPE = phonenumbers.PhoneNumberType.UNKNOWN
+_MOBILE = {phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE}
+
 #: The database takes no longer one.
 LOCALE_LIMIT = 16
 
@@ -49,19 +53,49 @@ def e164(text: str, region: str | None) -> str:
             " default_region, by which numbers without + are read"
         )
     try:
-        number = phonenumbers.parse(stripped, region)
-        found = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-        if _DIALLED.match(found):
-            found = _DIALLED.sub("+52", found)
-            number = phonenumbers.parse(found)
+        found = _read(stripped, region)
     except phonenumbers.NumberParseException:
         raise ValueError("is not a phone number: it should look like +919876543210") from None
+    number = phonenumbers.parse(found)
     if not any(_fits(number, kind) for kind in REACHABLE):
         where = "its country" if stripped.startswith("+") else f"{region}, the tenant's default_region"
         raise ValueError(f"is not a possible phone number: it has too few or too many digits for {where}")
     if not _E164.match(found):
         raise ValueError("is not a phone number that WhatsApp can reach: it has more than 15 digits, or too few")
-    return found
+    return found if stripped.startswith("+") or region is None else _of_region(stripped, region, found)
+
+
+def _read(text: str, region: str | None) -> str:
+    number = phonenumbers.parse(text, region)
+    return _DIALLED.sub("+52", phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+
+
+def _of_region(text: str, region: str, found: str) -> str:
+    """Which number of its region is meant by one without +: the one there is. Raises ValueError if that isn't sure.
+
+    Spreadsheets drop the + and leave the country's code, which may begin a national number too: of two that there may
+    be it is the mobile one.
+    """
+    readings = {found}
+    if (digits := phonenumbers.normalize_digits_only(text)).startswith(
+        str(phonenumbers.country_code_for_region(region))
+    ):
+        with suppress(phonenumbers.NumberParseException):
+            readings.add(_read(f"+{digits}", None))
+    real = [one for one in readings if _types(one) != {_NO_TYPE}]
+    if len(real) > 1:
+        real = [one for one in real if _types(one) & _MOBILE]
+    if len(real) != 1:
+        raise ValueError(
+            f"is no number that there is in {region}, the tenant's default_region: begin with + and the country, such"
+            " as +919876543210, and it is taken as it is"
+        )
+    return real[0]
+
+
+def _types(phone: str) -> set[int]:
+    """What a number is, in all ways to write it."""
+    return {phonenumbers.number_type(phonenumbers.parse(one)) for one in spellings(phone)}
 
 
 def spellings(phone: str) -> tuple[str, ...]:

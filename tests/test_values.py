@@ -28,6 +28,35 @@ def test_numbers_are_read_as_people_and_whatsapp_write_them(written: str, region
     assert e164(written, region) == phone
 
 
+@pytest.mark.parametrize(
+    ("written", "region", "phone"),
+    [
+        ("491707654329", "DE", "+491707654329"),  # also +49 491 707654329, if there were one
+        ("4915112345678", "DE", "+4915112345678"),
+        ("49 170 7654329", "DE", "+491707654329"),
+        ("4917654329", "DE", "+494917654329"),  # Leer, 0491
+        ("1707654329", "DE", "+491707654329"),
+        ("4930123456", "DE", "+4930123456"),
+        ("919876543210", "IN", "+919876543210"),
+        ("9198765432", "IN", "+919198765432"),
+        ("3931234567", "IT", "+393931234567"),
+        ("393331234567", "IT", "+393331234567"),
+        ("2199990007", "BR", "+552199990007"),  # without the ninth digit
+        ("552199990007", "BR", "+552199990007"),
+        ("4155550100", "US", "+14155550100"),
+        ("+4912345", "DE", "+4912345"),
+    ],
+)
+def test_a_number_without_its_plus_is_one_that_there_is(written: str, region: str, phone: str) -> None:
+    assert e164(written, region) == phone
+
+
+@pytest.mark.parametrize(("written", "region"), [("12345", "DE"), ("0170 12", "DE"), ("1000000000", "IN")])
+def test_what_is_no_number_of_the_region_is_refused_and_the_way_out_told(written: str, region: str) -> None:
+    with pytest.raises(ValueError, match=r"begin with \+ and the country"):
+        e164(written, region)
+
+
 @pytest.mark.parametrize("written", ["5,52199E+12", "5.52199E+12", "5.5e12", "+5,5E+12"])
 @pytest.mark.parametrize("region", [None, "BR"])
 def test_of_a_number_that_a_spreadsheet_has_shortened_it_is_said_what_to_do(written: str, region: str | None) -> None:

@@ -304,6 +304,8 @@ class TenantShown(Shown):
 class PatchTenant(Body):
     """`default_region` is the country (two letters) of phone numbers that don't begin with + or 00.
 
+    Such a number must be one that there is in that country; its own code may stand before it, as a spreadsheet leaves
+    it that drops the +. Which of two numbers that there are is meant: the mobile one.
     `keywords` replaces the tenant's own words by which contacts opt out and in. `quiet_hours` hold for campaigns that
     have none of their own and for all other marketing, `frequency_caps` for all marketing; null is none.
     """

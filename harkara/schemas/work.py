@@ -39,7 +39,7 @@ class Release(Message, frozen=True):
     name: str | None = None
     language: str | None = None
     resumed: bool = False
-    reasons: list[Reason] = msgspec.field(default_factory=list[Reason])
+    reasons: list[Reason] | None = None
 
 
 class OutboxTick(Message, frozen=True):
