@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from harkara.actors.air import Air
 from harkara.actors.attendant import Attendant
 from harkara.actors.budget import Budgets
 from harkara.actors.dispatcher import Dispatcher
@@ -85,6 +86,7 @@ def redis_at(url: str) -> Redis:
 async def build(settings: Settings, *, gateway: Gateway | None = None) -> AsyncGenerator[Parts]:
     """Connect to everything. Raises SettingsError, StorageError or Unavailable, in one line, if that can't be done."""
     require(settings, *NEEDED)
+    most_connections()  # a sender keeps a thousand to the gateways, nearly all that a process may have open at first
     async with AsyncExitStack() as stack:
         tracer = _tracer(settings)
         if tracer is not None:
@@ -231,7 +233,8 @@ async def _ticker(parts: Parts, stack: AsyncExitStack) -> None:
 
 
 async def _sender(parts: Parts, stack: AsyncExitStack) -> None:
-    budgets = Budgets(parts.redis, turns=parts.bus.measures.turns)
+    air = Air()
+    budgets = Budgets(parts.redis, turns=parts.bus.measures.turns, air=air)
     numbers = Numbers(parts.storage, parts.vault)
     sender = Sender(
         parts.storage,
@@ -239,6 +242,7 @@ async def _sender(parts: Parts, stack: AsyncExitStack) -> None:
         budgets,
         numbers,
         lambda: parts.bus.publisher.wake(WAKE_DUE),
+        air=air,
         speed=parts.settings.speed,
         unknown_wait=timedelta(seconds=parts.settings.unknown_wait_s),
         receipts_read=partial(parts.bus.has_read, "INBOUND", Receipts.name),

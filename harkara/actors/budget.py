@@ -21,6 +21,7 @@ from loguru import logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from harkara.actors.air import Air
 from harkara.actors.budget_script import FREE, HOLD, HOLD_PAIR, KINDS, SLOW, TAKE
 from harkara.measures import LONG_BOUNDS, Timings
 from harkara.policy.window import WINDOW
@@ -99,8 +100,15 @@ class Budgets:
     Without a `clock` (seconds since the epoch) the time is Redis's, for all processes alike.
     """
 
-    def __init__(self, redis: Redis, clock: Callable[[], float] | None = None, *, turns: Timings | None = None) -> None:
-        self._redis, self._clock = redis, clock
+    def __init__(
+        self,
+        redis: Redis,
+        clock: Callable[[], float] | None = None,
+        *,
+        turns: Timings | None = None,
+        air: Air | None = None,
+    ) -> None:
+        self._redis, self._clock, self._air = redis, clock, air or Air()
         self._turns = Timings(LONG_BOUNDS) if turns is None else turns
         self._script, self._slower = redis.register_script(TAKE), redis.register_script(SLOW)
         self._pair_rests, self._free = redis.register_script(HOLD_PAIR), redis.register_script(FREE)
@@ -119,7 +127,7 @@ class Budgets:
         """
         number = self._numbers.get(sender_id)
         if number is None:
-            number = self._numbers[sender_id] = _Number(sender_id, self._script, self._clock)
+            number = self._numbers[sender_id] = _Number(sender_id, self._script, self._clock, self._air)
         begun = time.perf_counter()
         turn = await number.acquire(rate, lane, spending, time.monotonic() + TURN_PATIENCE.total_seconds())
         self._turns[(lane,)].add(time.perf_counter() - begun)
@@ -196,8 +204,8 @@ class Budgets:
 class _Number:
     """Those who wait for one number, and the task that serves them."""
 
-    def __init__(self, sender_id: str, script: Any, clock: Callable[[], float] | None) -> None:
-        self._sender_id, self._clock = sender_id, clock
+    def __init__(self, sender_id: str, script: Any, clock: Callable[[], float] | None, air: Air) -> None:
+        self._sender_id, self._clock, self._air = sender_id, clock, air
         self._script = script
         self._waiting: list[_Waiting] = []
         self._order = 0
@@ -238,7 +246,13 @@ class _Number:
 
     async def _serve(self) -> None:
         while self._waiting:
-            batch = self._next(max(1, int(self._rate * SLICE_S)))
+            room = self._air.room(self._sender_id)
+            if room < 1:
+                self._look_now.clear()
+                self._air.wait(self._sender_id, self._look_now.set)
+                await self._look_again(LOOK_AGAIN_S)
+                continue
+            batch = self._next(min(max(1, int(self._rate * SLICE_S)), room))
             if not batch:
                 continue
             try:
@@ -257,11 +271,15 @@ class _Number:
                     heapq.heappush(self._waiting, waiting)
                 elif not waiting[2].done():
                     waiting[2].set_result(turn)
-            self._send_away()
-            if self._waiting and wait_s > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(wait_s, LOOK_AGAIN_S)):
-                        await self._look_now.wait()
+            await self._look_again(min(wait_s, LOOK_AGAIN_S))
+
+    async def _look_again(self, wait_s: float) -> None:
+        """Wait so long, or until there is something to look at, if anybody waits."""
+        self._send_away()
+        if self._waiting and wait_s > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._look_now.wait()
 
     def _send_away(self) -> None:
         """Whoever has waited too long: looked for now and then, because a timer for each costs more than its turn."""

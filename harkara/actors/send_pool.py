@@ -39,7 +39,7 @@ DURABLE_IDLE = timedelta(minutes=5)
 IN_HAND_S = 2.0
 LEAST_IN_HAND = 32
 
-#: However fast it may send: a number whose gateway doesn't answer must not take the connections of all the others.
+#: However fast it may send: what waits in hand is memory, and how many requests it may have in the air is `Air`'s.
 MOST_IN_HAND = 400
 
 #: Durables made at the same time: after a restart thousands are wanted at once, and the broker has others to serve.

@@ -19,6 +19,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from harkara.actors.aftermath import Aftermath
+from harkara.actors.air import Air
 from harkara.actors.answers import STOPPED_WAIT, Again, Finish, decide
 from harkara.actors.attempts import attempt_of, said
 from harkara.actors.budget import Budgets, Place, Spending
@@ -88,11 +89,13 @@ class Sender:
         numbers: Numbers,
         wake: Callable[[], None],
         *,
+        air: Air | None = None,
         speed: float = 1.0,
         unknown_wait: timedelta = UNKNOWN_WAIT,
         receipts_read: Callable[[str, Callable[[bytes], bool]], Awaitable[bool]] | None = None,
     ) -> None:
         self._storage, self._gateway, self._budgets, self._numbers = storage, gateway, budgets, numbers
+        self._air = air or Air()
         self._steps, self._wake, self._speed = Steps(storage), wake, speed
         self._unknown_wait, self._receipts_read = unknown_wait, receipts_read
         self._gate, self._results = Gate(storage), Results(storage)
@@ -139,9 +142,13 @@ class Sender:
         if judged.facts.contact_id not in (None, attempt.contact_id):  # merged into another meanwhile
             attempt = replace(attempt, contact_id=judged.facts.contact_id)
         if isinstance(judged.verdict, Go) and not isinstance(content, Unsayable):
-            answer = await self._gateway.send(
-                number.credentials, work.to, content, opaque=work.message_id, reply_to=work.quoted
-            )
+            self._air.took_off(work.sender_id)
+            try:
+                answer = await self._gateway.send(
+                    number.credentials, work.to, content, opaque=work.message_id, reply_to=work.quoted
+                )
+            finally:
+                self._air.landed(work.sender_id)
             if isinstance(turn, Place) and isinstance(answer, Refused | NotSent):
                 await self._budgets.free(turn)
             return await self._answered(attempt, step, judged.facts, content, answer, spending)

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from support import until
 
 from harkara.actors import budget
+from harkara.actors.air import Air
 from harkara.actors.budget import Budgets, Place, Spending, _Number
 from harkara.actors.budget_script import ONE_LESSON_US, PAIR_BURST, RECOVERS_US, SLOWER
 from harkara.actors.learning import PACED_PER_S, learn
@@ -200,7 +201,7 @@ async def test_a_template_that_is_watched_leaves_slowly(bank: Bank, status: str)
 
 async def waits(bank: Bank, rate: float) -> float:
     """After how many seconds a number of this rate has a turn again, once one was asked for."""
-    number = _Number(bank.number, bank.budgets[0]._script, lambda: bank.time[0])
+    number = _Number(bank.number, bank.budgets[0]._script, lambda: bank.time[0], Air())
     number._rate = rate
     _, wait_s = await number._take([Spending(tenant="t")])
     return wait_s
