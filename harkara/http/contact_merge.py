@@ -20,7 +20,8 @@ async def merge(ctx: Context[MergeContact, None]) -> ContactShown:
 
     Where both say something (name, attributes, time zone), this one's word stays. Consent is the stricter of the two:
     an opt-out of either stands, and only what both agreed to is agreed to. Of two enrolments in one campaign the one
-    that has come further stays. The other's id answers 410 from then on, and says where it went.
+    that has come further stays, unless the other was stopped while both ran; what waits of the one that ends is
+    `suppressed`. The other's id answers 410 from then on, and says where it went.
     """
     if ctx.body.contact_id == ctx.id("contact_id"):
         raise invalid(("contact_id", "is the contact itself: name the other one"))

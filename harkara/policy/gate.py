@@ -183,7 +183,9 @@ def _tenant(facts: Facts, message: Attempt) -> Verdict | None:
 def _enrollment(facts: Facts, message: Attempt) -> Verdict | None:
     if message.enrollment_id is None:
         return None
-    if facts.expected_message_id != message.message_id or facts.enrollment_status in (None, "completed"):
+    if facts.enrollment_status is None:  # it went with its contact, or as one of two when their contacts were merged
+        return _contact(facts, message) or (Suppress("enrollment_stopped") if facts.message_status else Stale())
+    if facts.expected_message_id != message.message_id or facts.enrollment_status == "completed":
         return Stale()
     if facts.enrollment_status in ("stopped", "failed"):  # failed: by what a status said of an earlier message
         if facts.stopped_reason == "campaign_archived":

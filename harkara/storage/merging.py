@@ -8,8 +8,9 @@ from uuid import UUID
 import msgspec
 
 from harkara.ids import uuid7
+from harkara.policy.gate import INVOICE_ENDED
 from harkara.schemas.base import Message
-from harkara.schemas.events import ContactMerged, EnrollmentStopped
+from harkara.schemas.events import ContactMerged, EnrollmentStopped, MessageSuppressed
 from harkara.storage import enrolling, holding, opting
 from harkara.storage.opting import Standing
 
@@ -62,11 +63,21 @@ update contact_holds h set contact_id = $2 where h.tenant_id = $1 and h.contact_
 #: Those of both contacts, and whether a message of theirs is in the air: that one must be settled under its own id.
 #: Who was enrolled again has a row for each run, of which only the last can still go on.
 _ENROLLMENTS = """
-select p.id, p.contact_id, p.campaign_id, p.status, p.current_step,
+select p.id, p.contact_id, p.campaign_id, p.status, p.current_step, p.stopped_reason, p.started_at, p.finished_at,
+       p.next_message_id,
        p.run = max(p.run) over (partition by p.contact_id, p.campaign_id) as last,
        exists (select from messages m where m.id = p.next_message_id and m.tenant_id = $1) as in_the_air
 from (select * from contact_campaign_progress where tenant_id = $1 and contact_id in ($2, $3)
       order by id for no key update) p
+"""
+
+#: What an enrolment waits to send that is over. One that is about to leave, or comes back because WhatsApp did not take
+#: it, finds that out by itself.
+_END_MESSAGE = """
+update messages set status = 'suppressed', reason = 'enrollment_stopped', error_code = null, deferred_until = null,
+                    updated_at = now()
+where tenant_id || '' = $1 and id = $2 and status = 'queued'
+returning sender_id, campaign_id, enrollment_id, step, variant
 """
 
 #: Out of the way of those that are there already, until all are numbered anew.
@@ -108,6 +119,8 @@ where tenant_id = $1 and id = $2
 """
 _FURTHER_NUMBER = "insert into phone_numbers (id, tenant_id, contact_id, phone, label) values ($1, $2, $3, $4, '')"
 _MERGED = "insert into contact_merges (id, tenant_id, contact_id) values ($1, $2, $3)"
+
+_RUNS = ("active", "paused")
 
 #: How far an enrolment has come, by its status first.
 _FURTHER = ("failed", "stopped", "paused", "active", "completed")
@@ -152,8 +165,9 @@ async def _move(con: Connection, tenant: str, kept: UUID, gone: UUID) -> list[To
     rows, told = list(await con.fetch(_ENROLLMENTS, tenant, kept, gone)), list[Told]()
     for loser in _overtaken(rows, kept):
         await con.execute("delete from contact_campaign_progress where tenant_id = $1 and id = $2", tenant, loser["id"])
-        if loser["status"] in ("active", "paused"):
+        if loser["status"] in _RUNS:
             told.append(_stopped(loser["id"], loser["campaign_id"], kept, "merged"))
+            told += await _end_message(con, tenant, kept, loser["next_message_id"])
         rows.remove(loser)
     moving = [row for row in rows if row["contact_id"] == gone]
     for row in moving:
@@ -164,17 +178,47 @@ async def _move(con: Connection, tenant: str, kept: UUID, gone: UUID) -> list[To
     return told
 
 
+async def _end_message(con: Connection, tenant: str, kept: UUID, message_id: UUID) -> list[Told]:
+    row: Any = await con.fetchrow(_END_MESSAGE, tenant, message_id)
+    if row is None:
+        return []
+    sender_id, campaign_id, enrollment_id, step, variant = row
+    event = MessageSuppressed(
+        id=str(message_id),
+        contact_id=str(kept),
+        sender_id=str(sender_id),
+        campaign_id=str(campaign_id),
+        enrollment_id=str(enrollment_id),
+        step=step,
+        variant=variant,
+        reason="enrollment_stopped",
+    )
+    return [(event, f"{message_id}.suppressed")]
+
+
 def _overtaken(rows: list[Any], kept: UUID) -> list[Any]:
-    """Of each campaign that both are enrolled in, the last run that has not come as far as the other's."""
+    """Of each campaign that both are enrolled in, the last run that has not come as far as the other's.
+
+    Or the one that runs, if the other was stopped since it began: whoever is one person has stopped both.
+    """
     best: dict[UUID, Any] = {}
     losers: list[Any] = []
     for row in (row for row in rows if row["last"]):
         other = best.setdefault(row["campaign_id"], row)
         if other is not row:
             worse, better = sorted((other, row), key=lambda one: _progress(one, kept))
+            if _stops(worse, better):
+                worse, better = better, worse
             best[row["campaign_id"]] = better
             losers.append(worse)
     return losers
+
+
+def _stops(row: Any, other: Any) -> bool:
+    """Whether this one was stopped while the other ran, and not because of an invoice, which is its own."""
+    if row["status"] != "stopped" or row["stopped_reason"] in INVOICE_ENDED.values():
+        return False
+    return other["status"] in _RUNS and row["finished_at"] > other["started_at"]
 
 
 def _progress(row: Any, kept: UUID) -> tuple[int, int, bool]:

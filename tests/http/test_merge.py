@@ -171,6 +171,59 @@ async def test_of_two_enrolments_in_one_campaign_the_further_one_stays(
     assert str(ids["theirs" if stays == "mine" else "mine"]) in told
 
 
+@pytest.mark.parametrize("status", ["active", "paused"])
+@pytest.mark.parametrize("deferred", [True, False])
+async def test_what_waits_of_the_enrolment_that_ends_does_not_leave_and_is_told(
+    acme: Account, storage: Storage, status: str, *, deferred: bool
+) -> None:
+    kept, gone = await acme.contact(), await acme.contact()
+    campaign = await acme.get(f"/campaigns/{await acme.campaign()}")
+    stays, ends = [
+        await enrolled(storage, acme.tenant, contact, campaign, step, status)
+        for contact, step in ((kept, 2), (gone, 1))
+    ]
+    until = NOW + timedelta(hours=1) if deferred else None
+    async with storage.tenant(acme.tenant):
+        rows = {row.id: row for row in await ContactCampaignProgress.all()}
+        for row in rows.values():
+            await Message.create(
+                id=row.next_message_id, contact_id=row.contact_id, sender_id=campaign["sender_id"], lane="marketing",
+                to="+919876543210", content={}, status="queued", reason="quiet_hours", due_at=NOW, deferred_until=until,
+                enrollment_id=row.id, campaign_id=campaign["id"], step=row.current_step,
+            )  # fmt: skip
+        await ContactCampaignProgress.all().update(deferred_until=until)
+    await merged(acme, kept, gone)
+    async with storage.tenant(acme.tenant) as con:
+        messages = {row.enrollment_id: row for row in await Message.all()}
+        told = await con.fetch("select body::jsonb ->> 'id', body::jsonb ->> 'reason' from outbox order by id")
+    assert (messages[stays].status, messages[stays].reason) == ("queued", "quiet_hours")
+    ended = messages[ends]
+    assert (ended.status, ended.reason, ended.deferred_until) == ("suppressed", "enrollment_stopped", None)
+    assert [tuple(row) for row in told[:2]] == [(str(ends), "merged"), (str(ended.id), "enrollment_stopped")]
+
+
+@pytest.mark.parametrize("who", ["kept", "gone"])
+@pytest.mark.parametrize(
+    ("reason", "after", "stands"), [("reply", 1, True), ("reply", -1, False), ("invoice_paid", 1, False)]
+)
+async def test_a_stop_of_either_while_both_ran_stands(
+    acme: Account, storage: Storage, who: str, reason: str, after: int, *, stands: bool
+) -> None:
+    kept, gone = await acme.contact(), await acme.contact()
+    campaign = await acme.get(f"/campaigns/{await acme.campaign()}")
+    said, other = (kept, gone) if who == "kept" else (gone, kept)
+    stopped = await enrolled(storage, acme.tenant, said, campaign, 1, "stopped")
+    runs = await enrolled(storage, acme.tenant, other, campaign, 2)
+    async with storage.tenant(acme.tenant):
+        await ContactCampaignProgress.filter(id=stopped).update(
+            stopped_reason=reason, started_at=NOW - timedelta(days=2), finished_at=NOW + timedelta(minutes=after)
+        )
+    await merged(acme, kept, gone)
+    async with storage.tenant(acme.tenant):
+        [row] = await ContactCampaignProgress.all()
+    assert (row.id, str(row.contact_id)) == (stopped if stands else runs, kept)
+
+
 async def test_runs_that_are_over_stay_and_the_one_that_goes_on_is_the_last(acme: Account, storage: Storage) -> None:
     kept, gone = await acme.contact(), await acme.contact()
     campaign = await acme.get(f"/campaigns/{await acme.campaign()}")

@@ -87,6 +87,7 @@ def of_one_off(**changed: object) -> Facts:
         ({"enrollment_status": "completed"}, Stale()),
         ({"enrollment_status": "failed"}, Suppress("enrollment_stopped")),
         ({"enrollment_status": None}, Stale()),
+        ({"enrollment_status": None, "message_status": "queued"}, Suppress("enrollment_stopped")),
         ({"expected_message_id": uuid4()}, Stale()),
         ({"enrollment_status": "paused"}, Park()),
         ({"campaign_status": "paused"}, Park()),
@@ -125,6 +126,11 @@ def of_one_off(**changed: object) -> Facts:
 )
 def test_a_step_leaves_only_if_everything_still_holds(changed: dict[str, object], verdict: Verdict) -> None:
     assert judge(of_step(**changed), attempt()) == verdict
+
+
+def test_a_step_whose_contact_is_gone_with_the_enrolment_says_so() -> None:
+    facts = of_step(enrollment_status=None, message_status="queued", contact_found=False)
+    assert judge(facts, attempt(contact_id=uuid4())) == Suppress("contact_deleted")
 
 
 @pytest.mark.parametrize(
