@@ -19,11 +19,19 @@ from harkara.http.campaign_rows import (
 from harkara.http.checks import Faults
 from harkara.http.context import Context
 from harkara.http.held_back import by_operator, by_what_passes, passing
-from harkara.http.lists import newest, page
+from harkara.http.lists import listed, picked
 from harkara.http.problems import conflict, operators
 from harkara.http.rows import amend
 from harkara.ids import uuid7
-from harkara.schemas.api import CampaignActivated, CampaignShown, FaultShown, NewCampaign, Page, Paging, PatchCampaign
+from harkara.schemas.api import (
+    CampaignActivated,
+    CampaignQuery,
+    CampaignShown,
+    FaultShown,
+    NewCampaign,
+    Page,
+    PatchCampaign,
+)
 from harkara.schemas.work import StopPage
 from harkara.storage import deferring, enrolling, pausing
 from harkara.storage.models import Campaign, CampaignVersion
@@ -35,12 +43,14 @@ if TYPE_CHECKING:
 WAKE_DUE = "sys.wake.due"
 
 
-async def index(ctx: Context[None, Paging]) -> Page[CampaignShown]:
+async def index(ctx: Context[None, CampaignQuery]) -> Page[CampaignShown]:
     """Campaigns, newest first."""
+    query = ctx.query
+    wanted = {"status": query.status, "type": query.type, "sender_id": query.sender_id, "name__icontains": query.q}
     async with ctx.transaction():
-        rows = await newest(Campaign.all(), ctx.tenant, ctx.query)
+        rows, last = await picked(Campaign.all(), ctx.tenant, query, wanted)
         shown = await shown_campaigns(rows)
-    return page(await _held_back(ctx, shown), ctx.query)
+    return listed(await _held_back(ctx, shown), last)
 
 
 async def show(ctx: Context[None, None]) -> CampaignShown:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from harkara.http.checks import Faults
-from harkara.http.lists import LAST, place_of
+from harkara.http.lists import LAST, floor, place_of
 from harkara.schemas.api import ContactFilter, ContactQuery
 
 if TYPE_CHECKING:
@@ -79,6 +78,7 @@ class Search:
         self._terms += [_attribute(text, faults) for text in filter_.attribute]
         self._terms += [f"tag:{tag}" for tag in filter_.tag]
         self._since = None if filter_.since is None else floor(faults.instant("since", filter_.since))
+        self._until = LAST if filter_.until is None else floor(faults.instant("until", filter_.until))
         #: What terms must begin with: of each, one of them.
         self._prefixes = _prefixes(filter_.q or "")
         faults.refuse()
@@ -197,7 +197,7 @@ class Search:
 
     def _between(self, plan: _Statement, column: str, first: UUID) -> str:
         least = "" if self._since is None else f" and {column} >= {plan.place(self._since)}"
-        return f"{column} < {plan.place(first)}{least}"
+        return f"{column} < {plan.place(min(first, self._until))}{least}"
 
     def _has(self, plan: _Statement, condition: str) -> str:
         """Whether a contact has a term, looked up for each that is looked at.
@@ -237,8 +237,3 @@ def _prefixes(text: str) -> list[list[str]]:
         digits = re.sub(r"\D", "", text)
         return [[f"word:{text.strip()[:64]}", f"phone:{digits}", f"enohp:{digits.lstrip('0')[::-1]}"]]
     return [[f"word:{word[:64]}"] for word in dict.fromkeys(text.split()[:WORDS])]
-
-
-def floor(at: datetime) -> UUID:
-    """Less than every id of this instant and later ones."""
-    return UUID(int=max(int(at.timestamp() * 1000), 0) << 80)

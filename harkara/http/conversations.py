@@ -11,8 +11,8 @@ from harkara.http import media
 from harkara.http.context import Context
 from harkara.http.lists import before, cursor, page
 from harkara.http.message_list import why
-from harkara.http.problems import not_found
-from harkara.http.search import LOOKED_AT, Search, Searched, refuse_odd_times
+from harkara.http.problems import invalid, not_found
+from harkara.http.search import LOOKED_AT, Search, Searched
 from harkara.ids import time_of
 from harkara.policy.fits import wording
 from harkara.policy.window import closes_at
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 #: Filters, of which the first that is given is served by an index together with the order; the others pick.
 FILTERS = ("contact_id", "assigned_to", "unassigned", "sender_id", "status")
+
+#: In the place of a user's id: whoever asks.
+ME = "me"
 
 SHOWN = """
 select c.id, c.contact_id, k.name as contact_name, k.phone as contact_phone, c.sender_id, c.status, c.assigned_to,
@@ -73,7 +76,9 @@ REPLIES = Searched(
 
 async def index(ctx: Context[None, ConversationQuery]) -> Page[ConversationShown]:
     """Conversations, the one where something was said last first."""
-    found = _Found(ctx.tenant, ctx.query)
+    if ctx.query.assigned_to == ME and ctx.who.user_id is None:
+        raise invalid(("assigned_to", "`me` is a user: with an API key, give the id of one"))
+    found = _Found(ctx.tenant, ctx.query, ctx.who.user_id)
     async with ctx.transaction() as con:
         rows = await con.fetch(found.page, *found.values)
         last = rows[ctx.query.limit - 1]["last_activity"] if len(rows) > ctx.query.limit else await found.last(con)
@@ -84,7 +89,8 @@ async def index(ctx: Context[None, ConversationQuery]) -> Page[ConversationShown
 class _Found:
     """The statement of one page. Names the tenant although row-level security does too: see `lists.newest`."""
 
-    def __init__(self, tenant: str, query: ConversationQuery) -> None:
+    def __init__(self, tenant: str, query: ConversationQuery, me: UUID | None) -> None:
+        self._me = me
         self.values: list[Any] = [tenant, before(query)]
         self._limit = query.limit + 1
         given = [name for name in FILTERS if getattr(query, name)]
@@ -97,7 +103,7 @@ class _Found:
     def _is(self, name: str, query: ConversationQuery) -> str:
         if name == "unassigned":
             return "assigned_to is null"
-        self.values.append(getattr(query, name))
+        self.values.append(self._me if name == "assigned_to" and query.assigned_to == ME else getattr(query, name))
         return f"{name} = ${len(self.values)}"
 
     @property
@@ -182,7 +188,6 @@ def _kind(content: dict[str, Any]) -> str:
 
 async def replies(ctx: Context[None, ReplyQuery]) -> Page[ReplyShown]:
     """What contacts wrote, newest first."""
-    refuse_odd_times(ctx.query)
     async with ctx.transaction() as con:
         rows, last = await Search(REPLIES, ctx.tenant, ctx.query).run(con)
         files = await media.of_replies(con, ctx.tenant, [row["id"] for row in rows])

@@ -12,7 +12,7 @@ from harkara.http.checks import Faults
 from harkara.http.context import Answer, Context
 from harkara.http.holding import landed, not_accepted
 from harkara.http.invoices import owed
-from harkara.http.lists import newest, page
+from harkara.http.lists import given, newest, page
 from harkara.http.problems import Problem, conflict, not_found
 from harkara.http.route import PREFIX
 from harkara.http.rows import shown
@@ -97,14 +97,8 @@ async def index(ctx: Context[None, EnrollmentQuery]) -> Page[EnrollmentShown]:
     async with ctx.transaction():
         if not await Campaign.filter(id=campaign_id).exists():
             raise not_found("campaign")
-        rows = newest(ContactCampaignProgress.filter(campaign_id=campaign_id), ctx.tenant, query)
-        if query.contact_id is not None:
-            rows = rows.filter(contact_id=query.contact_id)
-        if query.invoice_id is not None:
-            rows = rows.filter(invoice_id=query.invoice_id)
-        if query.status is not None:
-            rows = rows.filter(status=query.status)
-        found = await rows
+        wanted = given(query, ("contact_id", "invoice_id", "status"))
+        found = await newest(ContactCampaignProgress.filter(campaign_id=campaign_id, **wanted), ctx.tenant, query)
     return page([_shown(row) for row in found], query)
 
 

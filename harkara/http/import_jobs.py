@@ -7,20 +7,20 @@ from typing import Any
 import msgspec
 
 from harkara.http.context import Context
-from harkara.http.lists import cursor, newest, page, place_of
+from harkara.http.lists import cursor, listed, picked, place_of
 from harkara.http.problems import conflict, not_found
-from harkara.schemas.api import ImportShown, Page, Paging, RowError
+from harkara.schemas.api import ImportShown, ImportsQuery, Page, Paging, RowError
 from harkara.storage.models import Import, ImportChunk, ImportFault
 
 #: States from which nothing more is stored.
 ENDED = ("completed", "cancelled")
 
 
-async def index(ctx: Context[None, Paging]) -> Page[ImportShown]:
+async def index(ctx: Context[None, ImportsQuery]) -> Page[ImportShown]:
     """Imports of large files, newest first. Small ones are done when they are answered, and are not kept."""
     async with ctx.transaction():
-        rows = await newest(Import.all(), ctx.tenant, ctx.query)
-    return page([_shown(row) for row in rows], ctx.query)
+        rows, last = await picked(Import.all(), ctx.tenant, ctx.query, {"status": ctx.query.status})
+    return listed([_shown(row) for row in rows], last)
 
 
 async def show(ctx: Context[None, None]) -> ImportShown:

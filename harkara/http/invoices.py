@@ -13,7 +13,7 @@ from tortoise.exceptions import IntegrityError
 from harkara.http.checks import Faults
 from harkara.http.context import Context
 from harkara.http.holding import landed
-from harkara.http.lists import cursor, newest, page
+from harkara.http.lists import given, listed, picked
 from harkara.http.problems import Problem, conflict, invalid, not_found
 from harkara.http.rows import amend, shown
 from harkara.invoicing import CURRENCIES
@@ -24,9 +24,6 @@ from harkara.storage.models import Contact, Invoice
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
-
-#: Invoices looked at for one page at most: see `contact_search.LOOKED_AT`.
-LOOKED_AT = 10_000
 
 #: Filters that an index serves together with the order.
 FOUND_BY = ("contact_id", "status", "number", "external_id")
@@ -40,21 +37,9 @@ async def index(ctx: Context[None, InvoiceQuery]) -> Page[InvoiceShown]:
     before, after = _instant(faults, "due_before", query.due_before), _instant(faults, "due_after", query.due_after)
     faults.refuse()
     async with ctx.transaction():
-        found = newest(Invoice.all(), ctx.tenant, query)
-        for name in FOUND_BY:
-            if (value := getattr(query, name)) is not None:
-                found = found.filter(**{name: value})
-        if before is None and after is None:
-            return page([shown(row, InvoiceShown) for row in await found], query)
-        seen = await found.limit(LOOKED_AT).values("id", "due_at")
-        picked = [
-            one["id"]
-            for one in seen
-            if (before is None or one["due_at"] < before) and (after is None or one["due_at"] >= after)
-        ][: query.limit]
-        rows = await Invoice.filter(id__in=picked).order_by("-id")
-    last = picked[-1] if len(picked) == query.limit else seen[-1]["id"] if len(seen) == LOOKED_AT else None
-    return Page(items=[shown(row, InvoiceShown) for row in rows], next=None if last is None else cursor(last))
+        found = Invoice.filter(**given(query, FOUND_BY))
+        rows, last = await picked(found, ctx.tenant, query, {"due_at__lt": before, "due_at__gte": after})
+    return listed([shown(row, InvoiceShown) for row in rows], last)
 
 
 def _instant(faults: Faults, path: str, at: datetime | None) -> datetime | None:

@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import UNSET, structs
 
 from harkara.http.context import Context
-from harkara.http.lists import cursor, newest, page
+from harkara.http.lists import given, listed, newest, page, picked
 from harkara.http.problems import not_found
 from harkara.http.rows import amend, shown
 from harkara.schemas.api import (
@@ -27,9 +27,6 @@ from harkara.storage.models import Contact, Lead, LeadChange
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
 
-#: Leads looked at for one page at most: see `contact_search.LOOKED_AT`.
-LOOKED_AT = 10_000
-
 #: Filters that an index serves together with the order.
 FOUND_BY = ("contact_id", "stage")
 
@@ -38,23 +35,9 @@ async def index(ctx: Context[None, LeadQuery]) -> Page[LeadShown]:
     """Leads, newest first."""
     query = ctx.query
     async with ctx.transaction():
-        found = newest(Lead.all(), ctx.tenant, query)
-        for name in FOUND_BY:
-            if (value := getattr(query, name)) is not None:
-                found = found.filter(**{name: value})
-        if query.min_score is None and query.source is None:
-            return page([shown(row, LeadShown) for row in await found], query)
-        seen = await found.limit(LOOKED_AT).values("id", "score", "source")
-        picked = [one["id"] for one in seen if _is_picked(one, query)][: query.limit]
-        rows = await Lead.filter(id__in=picked).order_by("-id")
-    last = picked[-1] if len(picked) == query.limit else seen[-1]["id"] if len(seen) == LOOKED_AT else None
-    return Page(items=[shown(row, LeadShown) for row in rows], next=None if last is None else cursor(last))
-
-
-def _is_picked(row: dict[str, Any], query: LeadQuery) -> bool:
-    if query.min_score is not None and row["score"] < query.min_score:
-        return False
-    return query.source is None or row["source"] == query.source
+        found = Lead.filter(**given(query, FOUND_BY))
+        rows, last = await picked(found, ctx.tenant, query, {"score__gte": query.min_score, "source": query.source})
+    return listed([shown(row, LeadShown) for row in rows], last)
 
 
 async def create(ctx: Context[NewLead, None]) -> LeadShown:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from harkara.http.checks import Faults
-from harkara.http.lists import before
-from harkara.schemas.api import Paging
+from harkara.http.lists import FIRST, span
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -40,12 +37,10 @@ class Search:
         self.values: list[Any] = []
         self._where = where
         self._limit = query.limit + 1
-        first = before(query)
-        if query.until is not None:
-            first = min(first, _floor(query.until))
-        found = [self._is("tenant_id", tenant), f"id < {self._place(first)}"]
-        if query.since is not None:
-            found.append(f"id >= {self._place(_floor(query.since))}")
+        least, most = span(query)
+        found = [self._is("tenant_id", tenant), f"id < {self._place(most)}"]
+        if least != FIRST:
+            found.append(f"id >= {self._place(least)}")
         found += [self._is(name, value) for name in where.found_by if (value := getattr(query, name)) is not None]
         if where.implied and query.status in where.implied:
             found.append(where.implied[query.status])
@@ -88,17 +83,3 @@ class Search:
             return rows, None
         statement, values = self.last
         return rows, await con.fetchval(statement, *values)
-
-
-def refuse_odd_times(query: Paging) -> None:
-    """Raise Problem 422 if `since` or `until` is no time in UTC's calendar."""
-    faults = Faults()
-    for name in ("since", "until"):
-        if (at := getattr(query, name)) is not None:
-            faults.instant(name, at)
-    faults.refuse()
-
-
-def _floor(at: datetime) -> UUID:
-    """Less than every id of this instant and later ones."""
-    return UUID(int=max(int(at.timestamp() * 1000), 0) << 80)

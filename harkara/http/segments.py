@@ -13,10 +13,10 @@ from harkara.http.checks import Faults
 from harkara.http.contact_search import COLUMNS
 from harkara.http.contacts import told
 from harkara.http.context import Context
-from harkara.http.lists import before, cursor, newest, page
+from harkara.http.lists import before, cursor, listed, picked
 from harkara.http.problems import conflict, not_found
 from harkara.http.rows import amend, shown
-from harkara.schemas.api import ContactShown, Page, Paging
+from harkara.schemas.api import ContactShown, Page, Paging, SegmentQuery
 from harkara.schemas.campaigns import NewSegment, PatchSegment, SegmentCount, SegmentShown
 from harkara.schemas.conditions import Condition
 from harkara.storage import segments
@@ -50,11 +50,11 @@ USED = (
 )
 
 
-async def index(ctx: Context[None, Paging]) -> Page[SegmentShown]:
+async def index(ctx: Context[None, SegmentQuery]) -> Page[SegmentShown]:
     """Segments, newest first."""
     async with ctx.transaction():
-        rows = await newest(Segment.all(), ctx.tenant, ctx.query)
-    return page([shown(row, SegmentShown) for row in rows], ctx.query)
+        rows, last = await picked(Segment.all(), ctx.tenant, ctx.query, {"name__icontains": ctx.query.q})
+    return listed([shown(row, SegmentShown) for row in rows], last)
 
 
 async def create(ctx: Context[NewSegment, None]) -> SegmentShown:

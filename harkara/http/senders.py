@@ -19,12 +19,12 @@ from harkara.http.checks import Faults
 from harkara.http.contacts import region_for
 from harkara.http.context import Answer, Context
 from harkara.http.held_back import REDIS_PATIENCE_S, by_number, passing
-from harkara.http.lists import newest, page
+from harkara.http.lists import listed, picked
 from harkara.http.problems import Problem, conflict, not_found, operators
 from harkara.http.route import PREFIX
 from harkara.http.rows import amend
 from harkara.http.webhooks import sender_changed
-from harkara.schemas.api import NewSender, Page, Paging, PatchSender, SenderMade, SenderShown, SessionShown
+from harkara.schemas.api import NewSender, Page, PatchSender, SenderMade, SenderQuery, SenderShown, SessionShown
 from harkara.schemas.work import Release
 from harkara.storage import halting, pausing, redis_keys
 from harkara.storage.idling import NOTHING, Passing
@@ -54,12 +54,14 @@ NAMED = 3
 INSTEAD = 'pause it instead (PATCH {"status":"paused"})'
 
 
-async def index(ctx: Context[None, Paging]) -> Page[SenderShown]:
+async def index(ctx: Context[None, SenderQuery]) -> Page[SenderShown]:
     """All senders, newest first."""
+    query = ctx.query
+    wanted = {"status": query.status, "provider": query.provider, "name__icontains": query.q}
     async with ctx.transaction():
-        rows = await newest(Sender.all(), ctx.tenant, ctx.query)
+        rows, last = await picked(Sender.all(), ctx.tenant, query, wanted)
     passes = await passing(ctx.door.redis, [row.id for row in rows])
-    return page([shown_sender(row, ctx.door.clock(), passes[row.id]) for row in rows], ctx.query)
+    return listed([shown_sender(row, ctx.door.clock(), passes[row.id]) for row in rows], last)
 
 
 async def show(ctx: Context[None, None]) -> SenderShown:

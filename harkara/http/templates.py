@@ -7,12 +7,12 @@ from uuid import UUID
 
 from harkara.http.accepting import Expected, accept
 from harkara.http.context import Answer, Context
-from harkara.http.lists import newest, page
+from harkara.http.lists import listed, picked
 from harkara.http.problems import conflict, not_found
 from harkara.http.route import PREFIX
 from harkara.http.rows import shown
 from harkara.policy.templates import STOPPED
-from harkara.schemas.api import Accepted, Outcome, Page, Paging, TemplateShown
+from harkara.schemas.api import Accepted, Outcome, Page, TemplateQuery, TemplateShown
 from harkara.schemas.commands import SyncTemplates
 from harkara.storage.models import Sender, Template
 
@@ -25,12 +25,15 @@ WITH_TEMPLATES = ("cloud", "sandbox")
 OUTCOMES = frozenset({"template.synced", "template.sync_failed"})
 
 
-async def index(ctx: Context[None, Paging]) -> Page[TemplateShown]:
+async def index(ctx: Context[None, TemplateQuery]) -> Page[TemplateShown]:
     """The templates of a sender's account, those that became known last first."""
+    query = ctx.query
+    exact = {name: word and word.lower() for name, word in (("status", query.status), ("category", query.category))}
+    wanted = exact | {"language": query.language, "name__icontains": query.q}
     async with ctx.transaction():
         sender = await _sender(ctx)
-        rows = await newest(Template.filter(sender_id=sender.id), ctx.tenant, ctx.query)
-    return page([shown(row, TemplateShown) for row in rows], ctx.query)
+        rows, last = await picked(Template.filter(sender_id=sender.id), ctx.tenant, query, wanted)
+    return listed([shown(row, TemplateShown) for row in rows], last)
 
 
 async def sync(ctx: Context[None, None]) -> Answer[Accepted | Outcome]:

@@ -21,7 +21,7 @@ from harkara.http.lists import before, page
 from harkara.http.problems import Problem, conflict, forbidden, not_found
 from harkara.http.rows import amend
 from harkara.ids import uuid7
-from harkara.schemas.api import MemberMade, MemberShown, NewMember, Page, Paging, PatchMember
+from harkara.schemas.api import MemberMade, MemberQuery, MemberShown, NewMember, Page, PatchMember
 from harkara.storage.models import TenantUser
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ select u.id, u.email, coalesce(nullif(m.name, ''), case when m.accepted_at is no
        m.role, m.is_active, m.accepted_at, m.created_at, m.updated_at
 from tenant_users m join users u on u.id = m.user_id where m.tenant_id = $1
 """
-PAGE = MEMBERS + "and m.user_id < $2 order by m.user_id desc limit $3"
+PAGE = f"""
+select * from ({MEMBERS} and m.user_id < $2) p
+where ($4::text is null or role = $4) and ($5::bool is null or is_active = $5)
+  and ($6::text is null or position(lower($6) in lower(name || ' ' || email)) > 0)
+order by id desc limit $3
+"""  # noqa: S608 - our own words
 ONE = MEMBERS + "and m.user_id = $2"
 
 ADD = "select member, added from app.add_member($1, $2, $3, $4, $5, $6)"
@@ -49,10 +54,11 @@ select exists (select from tenant_users m join users u on u.id = m.user_id
 """
 
 
-async def index(ctx: Context[None, Paging]) -> Page[MemberShown]:
+async def index(ctx: Context[None, MemberQuery]) -> Page[MemberShown]:
     """The people of this tenant, those who were deactivated too."""
     async with ctx.transaction() as con:
-        rows = await con.fetch(PAGE, ctx.tenant, before(ctx.query), ctx.query.limit + 1)
+        wanted = (ctx.query.role, ctx.query.is_active, ctx.query.q)
+        rows = await con.fetch(PAGE, ctx.tenant, before(ctx.query), ctx.query.limit + 1, *wanted)
     return page([MemberShown(**row) for row in rows], ctx.query)
 
 

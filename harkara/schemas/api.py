@@ -79,6 +79,17 @@ class Paging(Body):
     cursor: Cursor | None = None
 
 
+SearchText = Annotated[str, Meta(max_length=200)]
+Slight = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Dated(Paging):
+    """Of what was made from `since` on, and before `until`."""
+
+    since: Instant | None = None
+    until: Instant | None = None
+
+
 class DeadLetterQuery(Paging):
     """Which dead letters: those of one actor."""
 
@@ -241,6 +252,14 @@ class PatchMember(Body):
     name: Name | UnsetType = UNSET
     role: RoleName | UnsetType = UNSET
     is_active: bool | UnsetType = UNSET
+
+
+class MemberQuery(Paging):
+    """People by their role, and whether they are active; `q` is a part of their name or address."""
+
+    role: RoleName | None = None
+    is_active: bool | None = None
+    q: SearchText | None = None
 
 
 class MemberShown(Shown):
@@ -435,6 +454,14 @@ class QrQuery(Body):
     format: Literal["image", "code"] = "image"
 
 
+class SenderQuery(Paging):
+    """Senders by how they stand and of a provider; `q` is a part of their name, in capitals or small letters."""
+
+    status: SenderStatus | None = None
+    provider: Provider | None = None
+    q: SearchText | None = None
+
+
 class SenderShown(Shown):
     """A sender, without its secrets.
 
@@ -466,6 +493,15 @@ class SenderShown(Shown):
     session: SessionShown | None
     created_at: datetime
     updated_at: datetime
+
+
+class TemplateQuery(Paging):
+    """Templates by WhatsApp's words for their status and category, of a language; `q` is a part of their name."""
+
+    status: Slight | None = None
+    category: Slight | None = None
+    language: Slight | None = None
+    q: SearchText | None = None
 
 
 class TemplateShown(Shown):
@@ -579,7 +615,7 @@ class ContactFilter(Body):
 
     `tag` and `attribute` (`city:Pune`) may be repeated. `phone` is one of their numbers. Each word of `q` begins a word
     of the name, or `q` is the beginning or the end of a number. `consent` and `opted_out` are how things stand;
-    `since` is when they were made.
+    `since` and `until` are about when they were made.
     """
 
     tag: list[Tag] = msgspec.field(default_factory=list[str])
@@ -589,6 +625,7 @@ class ContactFilter(Body):
     consent: bool | None = None
     opted_out: bool | None = None
     since: Instant | None = None
+    until: Instant | None = None
 
 
 class ContactQuery(ContactFilter):
@@ -596,6 +633,12 @@ class ContactQuery(ContactFilter):
 
     limit: Limit = 50
     cursor: Cursor | None = None
+
+
+class SegmentQuery(Paging):
+    """Segments; `q` is a part of their name, in capitals or small letters."""
+
+    q: SearchText | None = None
 
 
 class NewPhoneNumber(Body):
@@ -719,6 +762,12 @@ class ImportPreview(Shown):
     hints: list[str] = []
 
 
+class ImportsQuery(Dated):
+    """Imports by how far they have come; `since` and `until` are about when they were made."""
+
+    status: ImportStatus | None = None
+
+
 class ImportShown(Shown):
     """An import of a large file and how far it has come; `errors` counts what `GET …/errors` lists.
 
@@ -806,9 +855,10 @@ class PatchLead(Body):
     source: LeadSource | UnsetType | None = UNSET
 
 
-class LeadQuery(Paging):
+class LeadQuery(Dated):
     """Leads of a contact, of a stage or a source, and of at least a score.
 
+    `since` and `until` are about when they were made.
     A page may hold fewer than `limit` although `next` is there: read on.
     """
 
@@ -892,9 +942,10 @@ class PatchInvoice(Body):
     external_id: ExternalId | UnsetType | None = UNSET
 
 
-class InvoiceQuery(Paging):
+class InvoiceQuery(Dated):
     """Invoices of a contact or of a status, due before or from an instant on; `number` and `external_id` are exact.
 
+    `since` and `until` are about when they were made.
     A page may hold fewer than `limit` although `next` is there: read on.
     """
 
@@ -981,6 +1032,19 @@ class PatchCampaign(Body):
     audience: Audience | UnsetType | None = UNSET
     scheduled_at: Instant | UnsetType | None = UNSET
     delivery: DeliveryPolicy | UnsetType = UNSET
+
+
+class CampaignQuery(Dated):
+    """Campaigns by how they stand, of a type or a number; `q` is a part of their name, in capitals or small letters.
+
+    `since` and `until` are about when they were made. A page may hold fewer than `limit` although `next` is there: read
+    on.
+    """
+
+    status: CampaignStatus | None = None
+    type: CampaignType | None = None
+    sender_id: UUID | None = None
+    q: SearchText | None = None
 
 
 class CampaignShown(Shown):
@@ -1165,8 +1229,8 @@ class Funnel(Shown):
     steps: list[FunnelStep]
 
 
-class EnrollmentQuery(Paging):
-    """Enrolments of one contact, about one invoice, or of one status."""
+class EnrollmentQuery(Dated):
+    """Enrolments of one contact, about one invoice, or of one status, begun from `since` on and before `until`."""
 
     contact_id: UUID | None = None
     invoice_id: UUID | None = None
@@ -1245,7 +1309,7 @@ class NewMessage(Content, kw_only=True):
     invoice_id: UUID | None = None
 
 
-class MessageQuery(Paging):
+class MessageQuery(Dated):
     """Messages by what they are and what became of them; `since` and `until` are about when they were due.
 
     `reason` is a code such as `quiet_hours`: docs/why-not-sent.md lists all that policy gives. A page may hold fewer
@@ -1261,8 +1325,6 @@ class MessageQuery(Paging):
     to: Annotated[str, Meta(max_length=135)] | None = None
     reason: Reason | None = None
     error_code: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
-    since: Instant | None = None
-    until: Instant | None = None
 
 
 class MessageShown(Shown):
@@ -1356,14 +1418,23 @@ class AcceptedStory(Shown):
 # Conversations
 
 
+UserOrMe = Annotated[
+    str,
+    Meta(
+        pattern=r"^(me|[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12})\Z", extra={"words": "a user's id, or me"}
+    ),
+]
+
+
 class ConversationQuery(Paging):
     """Conversations by whose they are and how they stand; `unassigned=true` are those that nobody has.
 
+    `assigned_to=me` are those of the user who asks.
     Of several filters together a page may hold fewer than `limit` although `next` is there: read on.
     """
 
     status: ConversationStatus | None = None
-    assigned_to: UUID | None = None
+    assigned_to: UserOrMe | None = None
     unassigned: bool = False
     sender_id: UUID | None = None
     contact_id: UUID | None = None
@@ -1430,14 +1501,12 @@ class MarkRead(Body):
     typing: bool = False
 
 
-class ReplyQuery(Paging):
+class ReplyQuery(Dated):
     """Replies of one contact, in one conversation, or to one sender; `since` and `until` are about when they came."""
 
     contact_id: UUID | None = None
     conversation_id: UUID | None = None
     sender_id: UUID | None = None
-    since: Instant | None = None
-    until: Instant | None = None
 
 
 class MediaShown(Shown):
@@ -1493,7 +1562,7 @@ class Said(Shown):
     media: MediaShown | None
 
 
-class AuditQuery(Paging):
+class AuditQuery(Dated):
     """Entries of the audit log by who, what and when. A page may hold fewer than `limit` although `next` is there."""
 
     user_id: UUID | None = None
@@ -1502,8 +1571,6 @@ class AuditQuery(Paging):
     entity: Annotated[str, Meta(max_length=32)] | None = None
     entity_id: Annotated[str, Meta(max_length=64)] | None = None
     request_id: Annotated[str, Meta(max_length=64)] | None = None
-    since: Instant | None = None
-    until: Instant | None = None
 
 
 class Changes(Shown):

@@ -97,6 +97,10 @@ async def test_they_are_found_by_status_person_sender_and_contact(
     await acme.post(f"/conversations/{made[5]}/assign", {"user_id": user}, status=200)
     await acme.post(f"/conversations/{made[5]}/close", status=200)
     assert await listed(acme, f"assigned_to={user}") == [made[5], made[0]]
+    assert await listed(acme, "assigned_to=me") == [made[5], made[0]]
+    key = {"X-API-Key": (await acme.post("/api-keys", {}))["key"]}
+    answer = (await acme.api.call("GET", "/conversations?assigned_to=me", headers=key)).is_problem(422)
+    assert "is a user" in answer.faults()["assigned_to"]
     assert await listed(acme, "unassigned=true") == made[4:0:-1]
     assert await listed(acme, f"sender_id={senders[0]}") == made[4::-2]
     assert await listed(acme, f"contact_id={contacts[1]}") == [made[3], made[2]]

@@ -105,7 +105,7 @@ async def test_an_invoices_number_is_the_tenants_own_and_its_contact_is_there(ac
 async def test_invoices_are_found_by_contact_status_and_when_they_are_due(
     acme: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harkara.http.invoices.LOOKED_AT", 3)
+    monkeypatch.setattr("harkara.http.lists.LOOKED_AT", 3)
     asha, ravi = await acme.contact(), await acme.contact()
     made: list[str] = []
     for number in range(6):

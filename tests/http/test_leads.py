@@ -58,7 +58,7 @@ async def test_what_is_wrong_with_a_lead_is_named(acme: Account, body: dict[str,
 async def test_leads_are_found_by_contact_stage_score_and_source(
     acme: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harkara.http.leads.LOOKED_AT", 3)
+    monkeypatch.setattr("harkara.http.lists.LOOKED_AT", 3)
     asha, ravi = await acme.contact(), await acme.contact()
     made: list[str] = []
     for number in range(6):
