@@ -146,15 +146,22 @@ class Librarian:
             return await self._try_again(tenant, sender_id, id_, cause)
         found = await self._source.templates(self._credentials(sender_id, account), account.waba_id)
         if isinstance(found, Refused):
+            async with self._storage.batch((tenant,)) as con:
+                unread = await templates.unread_of(con, tenant, sender_id)
+                await templates.asked(con, tenant, sender_id, account.asked_at)
+                await releasing.release(con, tenant, [sender_id], unread, cause)
             failed = TemplatesNotSynced(id=str(sender_id), reason=f"{found.code}: {found.details or found.title}")
             return Done((Outgoing(failed, tenant, f"{id_}.sync_failed", cause),))
         if not isinstance(found, list):
             return Retry(f"the gateway is away: {found.reason}")
         async with self._storage.batch((tenant,)) as con:
             before = await templates.statuses(con, tenant, sender_id)
+            unread = await templates.unread_of(con, tenant, sender_id)
             gone = await templates.replace(con, tenant, sender_id, _rows(found), account.asked_at)
             now = await templates.statuses(con, tenant, sender_id)
-            freed = [key for key, status in before.items() if status in HELD and now.get(key) not in HELD]
+            await templates.asked(con, tenant, sender_id, account.asked_at)
+            waited = [key for key, status in before.items() if status in HELD or key in unread]
+            freed = [key for key in waited if now.get(key) not in HELD]
             await releasing.release(con, tenant, [sender_id], freed, cause)
             await releasing.resolve(con, tenant, sender_id, cause)
             await releasing.tell_over(con, tenant, gone, cause, reason="template_missing")
@@ -194,7 +201,7 @@ def _waits(work: Release) -> tuple[list[Reason], list[int]]:
         return work.reasons, []
     if work.resumed:
         return [], [*RESTING]
-    return (["portfolio_limit"], []) if work.name is None else ([*HELD.values()], [TEMPLATE_PAUSED])
+    return (["portfolio_limit"], []) if work.name is None else ([*HELD.values(), "template_unread"], [TEMPLATE_PAUSED])
 
 
 def _rows(found: Sequence[Listed]) -> list[Found]:

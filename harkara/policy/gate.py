@@ -25,6 +25,10 @@ SENDER_PAUSED_WAIT = timedelta(seconds=2)
 TEMPLATE_AGAIN = timedelta(hours=1)
 TEMPLATE_PATIENCE = timedelta(hours=24)
 
+#: Reading what a template is takes a moment. A message asks again after as long as that has taken: at least so long,
+#: and at most as for one that may not be used.
+TEMPLATE_READ = timedelta(seconds=1)
+
 #: A message for which there is room again so soon after it was due waits for it: a day's cap puts it off to the next
 #: day, a week's keeps it back.
 PATIENCE = timedelta(hours=36)
@@ -252,12 +256,20 @@ def _template(facts: Facts, message: Attempt) -> Verdict | None:
         return Suppress(ended)
     held = HELD.get(facts.template_status)
     if held is None:
-        return None
+        return _unread_template(facts, message)
     # A code that comes an hour late is of no use.
     if message.lane == "otp" or facts.now >= message.due_at + TEMPLATE_PATIENCE:
         return Suppress(held)
     again = facts.now + TEMPLATE_AGAIN  # or as soon as that is told, so that it waits as long as it is of use
     return _wait(facts, min(again, message.expires_at or again), held)
+
+
+def _unread_template(facts: Facts, message: Attempt) -> Verdict | None:
+    """What may be marketing is not sent as anything else, and not kept from whom it may be sent to as what it is."""
+    if facts.template_unread_since is None or message.lane == "marketing":
+        return None
+    wait = max(TEMPLATE_READ, min(facts.now - facts.template_unread_since, TEMPLATE_AGAIN))
+    return _until(facts, message, facts.now + wait, "template_unread")
 
 
 def _window(facts: Facts, message: Attempt) -> Verdict | None:

@@ -505,7 +505,10 @@ class TemplateQuery(Paging):
 
 
 class TemplateShown(Shown):
-    """A message template as WhatsApp has it; `category`, `status` and `quality` are its own words, in lower case."""
+    """A message template as WhatsApp has it; `category`, `status` and `quality` are its own words, in lower case.
+
+    The `category` is empty until the account was asked for it, and `unknown` if it did not say.
+    """
 
     id: UUID
     sender_id: UUID

@@ -34,6 +34,7 @@ Reason = Literal[
     "frequency_cap",
     "template_missing",
     "template_pending",
+    "template_unread",
     "template_paused",
     "template_rejected",
     "template_disabled",
@@ -112,6 +113,10 @@ POLICY: Mapping[str, Words] = {
     ),
     "template_pending": Words(
         "its template is not approved yet", "wait for the review; what is due meanwhile is tried for a day"
+    ),
+    "template_unread": Words(
+        "its template is new, and WhatsApp has yet to say whether it is marketing",
+        "nothing: it leaves once that is known; if that takes long, POST /senders/{sender_id}/templates/sync says why",
     ),
     "template_paused": Words(
         "its template is paused",

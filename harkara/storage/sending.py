@@ -59,6 +59,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     """What the gate judges: the state of everything that may have changed since the message was scheduled.
 
     `opted_out` is of the category that the message's lane is, and of marketing if its template is that to WhatsApp.
+    Since `template_unread_since` the template's status is known, and WhatsApp has yet to say what it is.
     """
 
     now: datetime
@@ -99,6 +100,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     held: bool = False
     invoice_status: str | None = None
     marketing_template: bool = False
+    template_unread_since: datetime | None = None
     goal_met: bool = False
     exit_met: bool = False
 
@@ -114,6 +116,10 @@ _INVOICE_STATUS = """case when i.invoice_id is not null then coalesce((
 #: What its template is to WhatsApp, whatever its lane. A test goes to whoever made the step.
 _MARKETING_TEMPLATE = "coalesce(e.category = 'marketing' and m.is_test is not true, false)"
 
+#: Known by its status alone, as a webhook tells it, and the account has not answered yet what it is.
+_TEMPLATE_UNREAD = """case when e.category = '' and s.waba_id is not null and s.provider in ('cloud', 'sandbox')
+            and m.is_test is not true then e.updated_at end"""
+
 #: A message whose contact was merged into another is that one's, whatever the work says. Not `coalesce`, which
 #: PostgreSQL doesn't know to keep secrets: under row-level security no index would serve it. `case` is known to.
 _FACTS = f"""
@@ -128,7 +134,8 @@ select clock_timestamp(), m.status, coalesce(m.attempts, 0), m.attempted_at, {_S
        coalesce(i.delivery, c.delivery, m.delivery, 'at_most_once'), coalesce(m.resent, false), m.resend_at,
        k.id, coalesce(s."window" = 'enforce', false), v.last_inbound_at, coalesce(c.quiet_hours, t.quiet_hours)::text,
        k.timezone, t.timezone, t.frequency_caps::text, t.plan, s.templates_synced_at is not null, e.status,
-       k.marketing_rests_until, {HELD}, {_INVOICE_STATUS}, {_MARKETING_TEMPLATE}
+       k.marketing_rests_until, {HELD}, {_INVOICE_STATUS}, {_MARKETING_TEMPLATE},
+       {_TEMPLATE_UNREAD}
 from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::text[],
             $10::text[], $11::uuid[]) with ordinality
      as i (id, tenant_id, contact_id, sender_id, campaign_id, enrollment_id, lane, template, language, delivery,

@@ -160,11 +160,18 @@ from senders where tenant_id = $1 and id = $2
 
 _STATUSES = "select name, language, status from templates where tenant_id = $1 and sender_id = $2"
 
+#: Those that are known by their status alone are that once the account was asked and has not said what they are.
+_ASKED = """
+update templates set category = 'unknown' where tenant_id = $1 and sender_id = $2 and category = '' and updated_at <= $3
+"""
+
+_UNREAD_OF = "select name, language from templates where tenant_id = $1 and sender_id = $2 and category = ''"
+
 #: Numbers whose account can be asked what a template is, which is known by its status alone.
 _UNREAD = """
 select s.id from senders s join templates t on t.sender_id = s.id and t.tenant_id = s.tenant_id
 where s.tenant_id = $1 and s.id = any ($2::uuid[]) and s.waba_id is not null
-  and t.name = $3 and t.language = $4 and t.category = ''
+  and t.name = $3 and t.language = $4 and t.category in ('', 'unknown')
 """
 
 _STALE = "select tenant_id, sender_id, now() from app.stale_templates($1, $2)"
@@ -179,6 +186,16 @@ async def account(con: Connection, tenant: str, sender_id: UUID) -> Account | No
 async def statuses(con: Connection, tenant: str, sender_id: UUID) -> dict[tuple[str, str], str]:
     """The status of each known template of a number, by name and language."""
     return {(row[0], row[1]): row[2] for row in await con.fetch(_STATUSES, tenant, sender_id)}
+
+
+async def unread_of(con: Connection, tenant: str, sender_id: UUID) -> list[tuple[str, str]]:
+    """The templates of a number, by name and language, of which nobody has said yet what they are."""
+    return [(row[0], row[1]) for row in await con.fetch(_UNREAD_OF, tenant, sender_id)]
+
+
+async def asked(con: Connection, tenant: str, sender_id: UUID, at: datetime) -> None:
+    """Note that a number's account was asked at this time, and has said what it says."""
+    await con.execute(_ASKED, tenant, sender_id, at)
 
 
 async def stale(con: Connection, most: int, age: timedelta) -> list[tuple[str, UUID, datetime]]:

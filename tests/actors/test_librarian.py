@@ -123,7 +123,7 @@ async def later(storage: Storage, tenant: str) -> list[tuple[str, Any]]:
     async with storage.tenant(tenant) as con:
         rows = await con.fetch("delete from outbox returning subject, body::text")
     # Not by id: those of one millisecond are in no order.
-    return sorted((row[0].split(".", 2)[2], msgspec.json.decode(row[1])) for row in rows)
+    return sorted(((row[0].split(".", 2)[2], msgspec.json.decode(row[1])) for row in rows), key=str)
 
 
 @pytest.mark.parametrize("status", ["approved", "disabled"])
@@ -146,6 +146,29 @@ async def test_what_waits_for_a_template_is_released_as_soon_as_that_is_read(
     assert work == {"sender_ids": [str(sender)], "name": "a", "language": "en"}
     resolved = {"id": raised["id"], "sender_ids": [str(sender)], "template": "a/en"}
     assert told == ([("evt.alert.resolved", resolved)] if status == "approved" else [])
+    await sync(storage, shelf, tenant, sender)
+    assert await later(storage, tenant) == []
+
+
+@pytest.mark.parametrize(
+    "answer", [[listed("a")], [listed("b")], [], Refused(200, "no", "may not list templates", rule_for(200))]
+)
+async def test_what_waits_for_what_a_template_is_goes_on_once_the_account_was_asked(
+    storage: Storage, tenant: str, answer: list[Listed] | Problem
+) -> None:
+    sender = await number(storage, tenant)
+    async with storage.batch((tenant,)) as con:
+        assert await releasing.became(con, tenant, sender, "a", "en", "APPROVED", None, "cause")
+    await later(storage, tenant)
+    shelf = Shelf(Unknown("no answer"))
+    assert isinstance(await sync(storage, shelf, tenant, sender), Retry)
+    assert await later(storage, tenant) == []
+    shelf.answer = answer
+    await sync(storage, shelf, tenant, sender)
+    [(subject, work)] = await later(storage, tenant)
+    assert (subject, work["name"]) == ("work.librarian.release", "a")
+    async with storage.batch((tenant,)) as con:
+        assert await templates.unread_of(con, tenant, sender) == []
     await sync(storage, shelf, tenant, sender)
     assert await later(storage, tenant) == []
 

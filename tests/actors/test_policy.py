@@ -26,7 +26,7 @@ from harkara.ids import uuid7
 from harkara.policy import allowance
 from harkara.schemas.content import Content, Template
 from harkara.schemas.work import Send
-from harkara.storage import deferring, due, enrolling, templates
+from harkara.storage import deferring, due, enrolling, models, templates
 from harkara.storage.deferring import claim_at
 from harkara.storage.models import (
     Campaign,
@@ -439,6 +439,46 @@ async def test_a_template_that_is_marketing_by_now_needs_consent_in_every_lane(
     assert (after.status, after.reason) == ("suppressed", reason)
     # A test is for whoever makes the template.
     assert test.status == before.status
+
+
+@pytest.mark.parametrize(
+    ("answer", "becomes"),
+    [
+        ("marketing", ("suppressed", "opted_out")),
+        ("utility", ("sent", None)),
+        (None, ("sent", None)),  # who may not list it must know it by the lane
+    ],
+)
+async def test_what_a_new_template_is_has_to_be_known_before_it_leaves_as_no_marketing(
+    storage: Storage, one: Enrolled, answer: str | None, becomes: tuple[str, str | None]
+) -> None:
+    """A webhook tells that it is approved, and not whether it is marketing; the account says that a moment later."""
+    async with storage.tenant(one.tenant):
+        await Contact.filter(id=one.contact).update(
+            opt_outs={"marketing": {"at": "2026-01-01T00:00:00Z", "source": "api"}}
+        )
+        await models.Sender.filter(id=one.sender).update(waba_id="77")
+    async with storage.batch((one.tenant,)) as con:
+        await templates.set_status(con, one.tenant, one.sender, "offer", "en", "approved")
+    world = World()
+    waits = await send_offer(storage, world, one, "utility")
+    assert (waits.status, world.taken) == ("queued", 0)
+    assert (await send_offer(storage, world, one, "utility", is_test=True)).status == "sent"
+    if answer is not None:
+        await offer(storage, one, answer)
+    async with storage.batch((one.tenant,)) as con:
+        assert await templates.unread_of(con, one.tenant, one.sender) == ([] if answer else [("offer", "en")])
+        await templates.asked(con, one.tenant, one.sender, datetime.now(UTC))
+    row = await send_offer(storage, world, one, "utility")
+    assert (row.status, row.reason) == becomes
+
+
+async def test_of_a_number_whose_account_nobody_can_ask_the_lane_is_all_there_is(
+    storage: Storage, one: Enrolled
+) -> None:
+    async with storage.batch((one.tenant,)) as con:
+        await templates.set_status(con, one.tenant, one.sender, "offer", "en", "approved")
+    assert (await send_offer(storage, World(), one, "utility")).status == "sent"
 
 
 async def test_a_marketing_template_keeps_quiet_hours_and_caps_in_every_lane(storage: Storage, one: Enrolled) -> None:

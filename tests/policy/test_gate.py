@@ -13,8 +13,10 @@ from harkara.policy.gate import (
     HELD_WAIT,
     PATIENCE,
     SENDER_PAUSED_WAIT,
+    SOON,
     TEMPLATE_AGAIN,
     TEMPLATE_PATIENCE,
+    TEMPLATE_READ,
     Ambiguous,
     Defer,
     Go,
@@ -250,6 +252,25 @@ def test_a_template_that_may_come_back_is_waited_for_a_day_unless_it_is_a_code(s
     # It may come back sooner than it is asked for again.
     for expires_at, until in ((NOW + timedelta(minutes=5),) * 2, (NOW + timedelta(days=2), NOW + TEMPLATE_AGAIN)):
         assert judge(facts, attempt(template="offer", expires_at=expires_at)) == Defer(until, reason)
+
+
+@pytest.mark.parametrize(
+    ("since", "waits"),
+    [
+        (timedelta(), TEMPLATE_READ),
+        (timedelta(milliseconds=100), TEMPLATE_READ),
+        (timedelta(minutes=5), timedelta(minutes=5)),
+        (timedelta(days=1), TEMPLATE_AGAIN),
+    ],
+)
+def test_what_may_be_marketing_waits_until_that_is_known(since: timedelta, waits: timedelta) -> None:
+    """At first as long as reading takes; then as long again as it has waited."""
+    unread = of_one_off(template_status="approved", template_unread_since=NOW - since)
+    waiting = Defer(NOW + waits, "template_unread") if waits > SOON else Wait(waits, "template_unread")
+    for lane in ("otp", "utility"):
+        assert judge(unread, one_off(lane, template="offer")) == waiting
+    assert judge(unread, one_off("utility", template="offer", expires_at=NOW + waits)) == Suppress("expired")
+    assert judge(unread, one_off("marketing", template="offer")) == Go()
 
 
 @pytest.mark.parametrize("lane", ["otp", "utility", "marketing"])
