@@ -164,10 +164,14 @@ def one_line(text: str) -> str:
     return stripped
 
 
+#: In the database, and no zone: that of whichever machine reads it, and that of one that was not set up.
+_NO_ZONES = {"localtime", "Factory"}
+
+
 @cache
 def zones() -> dict[str, str]:
     """Every time zone by its name in lower case."""
-    return {name.lower(): name for name in available_timezones()}
+    return {name.lower(): name for name in available_timezones() - _NO_ZONES}
 
 
 def tidy_tags(tags: list[str]) -> list[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
 import pytest
 
+from harkara import values
 from harkara.values import e164
 
 
@@ -62,3 +66,43 @@ def test_what_is_no_number_of_the_region_is_refused_and_the_way_out_told(written
 def test_of_a_number_that_a_spreadsheet_has_shortened_it_is_said_what_to_do(written: str, region: str | None) -> None:
     with pytest.raises(ValueError, match="format the column as text"):
         e164(written, region)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "localtime",
+        "LocalTime",
+        "Factory",
+        "posixrules",
+        "leapseconds",
+        "posix/Asia/Kolkata",
+        "+05:30",
+        "IST",
+        "",
+        "Asia",
+    ],
+)
+def test_what_is_no_place_s_time_is_no_time_zone(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a time zone"):
+        values.timezone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "known_as"),
+    [
+        ("asia/kolkata", "Asia/Kolkata"),
+        (" Etc/GMT+5 ", "Etc/GMT+5"),
+        ("utc", "UTC"),
+        ("est5edt", "EST5EDT"),
+        ("GB", "GB"),
+    ],
+)
+def test_a_time_zone_is_spelled_as_the_database_has_it(name: str, known_as: str) -> None:
+    assert values.timezone(name) == known_as
+
+
+def test_every_time_zone_that_is_taken_has_a_clock() -> None:
+    noon = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    assert [name for name in values.zones().values() if noon.astimezone(ZoneInfo(name)).tzname() == "-00"] == []
+    assert len(values.zones()) > 400
