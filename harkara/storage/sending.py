@@ -262,9 +262,9 @@ async def stands(con: Connection, message_id: UUID, transaction: str) -> bool:
     return bool(await con.fetchval(_STANDS, message_id, transaction))
 
 
-#: Unless a receipt has settled it meanwhile.
+#: Unless a receipt has settled it meanwhile. It has been in doubt since before, which `updated_at` says.
 _KEEP = """
-update messages set resend_at = null, reason = $3, updated_at = now()
+update messages set resend_at = null, reason = $3
 where tenant_id || '' = $1 and id = $2 and status = 'unknown' and not resent
 """
 

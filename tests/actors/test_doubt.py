@@ -405,7 +405,7 @@ async def test_a_second_one_that_is_refused_proves_nothing_about_the_first(world
 )
 async def test_what_policy_forbids_meanwhile_stays_in_doubt_and_says_why(world: World, what: str, against: str) -> None:
     await in_doubt(world)
-    one = world.one
+    one, since = world.one, (await world.row()).updated_at
     async with world.storage.tenant(one.tenant):
         match what:
             case "opted_out":
@@ -421,6 +421,7 @@ async def test_what_policy_forbids_meanwhile_stays_in_doubt_and_says_why(world: 
     assert names(outcome) == []
     row = await world.row()
     assert (row.status, world.taken, row.resend_at) == ("unknown", 1, None)
+    assert row.updated_at == since  # the moment at which the doubt began
     assert row.reason == f"{LOST.reason}; not sent once more: {against}"
     told = words(row.status, row.reason, row.error_code)
     assert told is not None

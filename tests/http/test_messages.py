@@ -120,6 +120,13 @@ async def test_no_text_says_a_user_id(acme: Account, storage: Storage) -> None:
     shown = await acme.post(f"/campaigns/{campaign}/steps/{step['id']}/preview", {"contact_id": contact}, status=200)
     assert (shown["content"], [fault["path"] for fault in shown["faults"]]) == (None, ["body"])
     assert [(one["value"], one["source"]) for one in shown["variables"]] == [(None, "missing")]
+    tested = await acme.call("POST", f"/campaigns/{campaign}/steps/{step['id']}/test", body={"contact_id": contact})
+    planned = await acme.post(f"/campaigns/{campaign}/dry-run", {"contact_ids": [contact]}, status=200)
+    [message], [fault] = planned["items"][0]["messages"], planned["steps"][0]["faults"]
+    why = tested.is_problem(422).faults()["body"]
+    assert "`phone`" in why
+    assert refused.faults()["body"] == shown["faults"][0]["message"] == fault["message"] == why
+    assert message["fault"] == f"body: {why}"
 
 
 async def test_a_phone_without_plus_is_understood_once_the_tenant_has_a_region(acme: Account, live_bus: Bus) -> None:
