@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from harkara.actors.air import Air
-from harkara.actors.budget_script import FREE, HOLD, HOLD_PAIR, KINDS, SLOW, TAKE
+from harkara.actors.budget_script import FREE, HOLD, HOLD_PAIR, KINDS, SLOW, SLOWER, SLOWEST, TAKE
 from harkara.measures import LONG_BOUNDS, Timings
 from harkara.policy.window import WINDOW
 from harkara.schemas.commands import LANES
@@ -159,7 +159,14 @@ class Budgets:
 
     async def slow_down(self, sender_id: str) -> None:
         """WhatsApp found this number too fast: less from now on, and slowly back to all of its rate."""
-        await self._tell(self._slower(keys=[f"slow:{sender_id}"], args=[_given(self._clock)]))
+        await self._slow_to(sender_id, SLOWEST)
+
+    async def ease(self, sender_id: str) -> None:
+        """This number's account is near its limit: somewhat less while that is said, and not less and less."""
+        await self._slow_to(sender_id, SLOWER)
+
+    async def _slow_to(self, sender_id: str, least: float) -> None:
+        await self._tell(self._slower(keys=[f"slow:{sender_id}"], args=[_given(self._clock), least]))
 
     async def hold_pair(self, sender_id: str, to: str, seconds: float) -> None:
         """Nothing goes from this number to this phone for that long, or for what it owes if that is longer.

@@ -159,13 +159,13 @@ local rest = tonumber(ARGV[2])
 redis.call('SET', KEYS[1], string.format('%.0f', clock(ARGV[1]) + rest), 'PX', math.floor(rest / 1000) + 1)
 """
 
-#: slow:<sender>, a test's time or 0: go on more slowly.
+#: slow:<sender>, a test's time or 0, the least share that this may lead to: go on more slowly.
 SLOW = f"""
 {_NOW}{_SHARE}
 local now = clock(ARGV[1])
 local factor, at = share(KEYS[1], now)
 if now - at < {ONE_LESSON_US} then return 0 end
-local slower = string.format('%.3f %.0f', math.max({SLOWEST}, factor * {SLOWER}), now)
+local slower = string.format('%.3f %.0f', math.min(factor, math.max(ARGV[2], factor * {SLOWER})), now)
 redis.call('SET', KEYS[1], slower, 'PX', {RECOVERS_US // 1000})
 return 1
 """

@@ -127,13 +127,18 @@ class Gate:
 
 
 def _kept_back(attempt: Attempt, verdict: Verdict, facts: Facts) -> Verdict:
-    """Policy lets it go, and a budget of its own does not. One in doubt stays so meanwhile, and is not deferred."""
+    """Policy lets it go, and a budget of its own does not: it waits, if it will still be of use.
+
+    One in doubt stays so meanwhile, and is not deferred.
+    """
     denied = attempt.denied
     if denied is None or not isinstance(verdict, Go | Resend):
         return verdict
-    return (
-        Defer(facts.now + denied.after, denied.reason) if isinstance(verdict, Go) else Wait(denied.after, denied.reason)
-    )
+    if isinstance(verdict, Resend):
+        return Wait(denied.after, denied.reason)
+    until = facts.now + denied.after
+    expires = attempt.expires_at is not None and attempt.expires_at <= until
+    return Suppress("expired") if expires else Defer(until, denied.reason)
 
 
 _TAKEN = Wait(timedelta(seconds=1), "another copy of this work is being handled")

@@ -85,7 +85,10 @@ async def halt(con: Connection, refusal: Refusal) -> list[UUID]:
     )
     where = (con, refusal.tenant, refusal.sender_id)
     if rule.action is Action.BACK_OFF:
-        halted = await halting.hold(*where, bad, refusal.wait, refusal.cause, alert=rule.alert)
+        wait = refusal.wait - (datetime.now(UTC) - refusal.at if refusal.at else timedelta())
+        if wait <= timedelta():  # told so late that the rest is over
+            return []
+        halted = await halting.hold(*where, bad, wait, refusal.cause, alert=rule.alert)
     elif rule.scope in OF_NUMBERS:
         halted = await halting.pause(*where, bad, refusal.cause)
     else:

@@ -146,7 +146,7 @@ class Ticker:
 
     async def _claim_once(self) -> int:
         claimed, steps = await due.claim(self._storage, CLAIM, HORIZON, LEASE)
-        quiet: list[tuple[DueStep, datetime]] = []
+        quiet: list[tuple[DueStep, str, datetime]] = []
         early: list[due.Leased] = []
         now = datetime.now(UTC)
         # A claim after a pause is new work for the same message: its id alone would be taken for a duplicate.
@@ -157,23 +157,33 @@ class Ticker:
             elif step.phone is None:
                 logger.warning("enrolment {} of {} waits: its contact has no phone", step.enrollment_id, step.tenant)
             elif (until := _quiet_until(step, step.phone, now)) is not None:
-                quiet.append((step, until))
+                quiet.append((step, step.phone, until))
             else:
-                self._order += 1
-                heapq.heappush(self._held, Held(step.leaves_at, self._order, step, _send(step, step.phone, claim)))
-        if steps:
-            self._timer_changed.set()
+                self._hold(step, step.phone, claim)
         # A timer that outlasts its lease would be set again and again, until there is no room for what others have due.
         await due.release(self._storage, early)
         if quiet:
-            await self._defer(quiet)
+            await self._defer(quiet, claim)
         return claimed
 
-    async def _defer(self, quiet: Sequence[tuple[DueStep, datetime]]) -> None:
-        """Steps that fall into quiet hours wait where they are: they cost their number's queue and budget nothing."""
-        deferrals = [
-            Deferral(await self._attempt(step, step.phone or ""), until, "quiet_hours") for step, until in quiet
-        ]
+    def _hold(self, step: DueStep, phone: str, claim: int) -> None:
+        """Keep a step until it leaves."""
+        self._order += 1
+        heapq.heappush(self._held, Held(step.leaves_at, self._order, step, _send(step, phone, claim)))
+        self._timer_changed.set()
+
+    async def _defer(self, quiet: Sequence[tuple[DueStep, str, datetime]], claim: int) -> None:
+        """Steps that fall into quiet hours wait where they are: they cost their number's queue and budget nothing.
+
+        Those that are of no use by then go on, and the gate says so: what comes after them needn't wait.
+        """
+        deferrals: list[Deferral] = []
+        for step, phone, until in quiet:
+            attempt = await self._attempt(step, phone)
+            if attempt.expires_at is not None and attempt.expires_at <= until:
+                self._hold(step, phone, claim)
+            else:
+                deferrals.append(Deferral(attempt, until, "quiet_hours"))
         async with self._storage.batch({one.attempt.tenant for one in deferrals}) as con:
             written = await deferring.defer(con, deferrals)
         told = [deferred_event(one) for one in deferrals if one.attempt.message_id in written]

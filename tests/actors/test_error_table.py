@@ -93,6 +93,9 @@ class Turns:
     async def slow_down(self, sender_id: str) -> None:
         self.slower.append(sender_id)
 
+    async def ease(self, sender_id: str) -> None:
+        pass
+
     async def hold_pair(self, sender_id: str, to: str, seconds: float) -> None:
         self.pairs.append((sender_id, to, seconds))
 
@@ -248,6 +251,22 @@ async def test_what_failed_some_time_ago_teaches_nothing_and_the_same_of_many_is
     await learn_late(turns, [Failure("1", to, code, soon) for to in ("+911", "+912") for code in (130429, 131056)] * 2)
     assert (turns.rests, turns.slower) == ([("1", 1.0)], ["1"])
     assert turns.pairs == [("1", "+911", 1.0), ("1", "+912", 1.0)]
+
+
+async def test_a_rest_is_counted_from_when_it_was_told_to_be_taken(desk: Desk) -> None:
+    """A status that comes late says what was: it holds a number for what is left of that, or no more."""
+    rule, now = rule_for(131048), datetime.now(UTC)
+    wait = rule.wait(1)
+    late = Refusal(desk.one.tenant, desk.one.sender, rule, 131048, rule.title, wait, at=now - wait)
+    async with desk.storage.batch((desk.one.tenant,)) as con:
+        assert await halt(con, late) == []
+    assert await desk.seen() == ""
+    half = Refusal(desk.one.tenant, desk.one.sender, rule, 131048, rule.title, wait, at=now - wait / 2)
+    async with desk.storage.batch((desk.one.tenant,)) as con:
+        assert await halt(con, half) == [desk.one.sender]
+        held = await con.fetchval("select held_until from senders where id = $1", desk.one.sender)
+    assert held == pytest.approx(now + wait / 2, abs=timedelta(seconds=30))
+    assert await desk.seen() == "number is held, alert"
 
 
 def test_what_passes_by_itself_is_said_to() -> None:

@@ -37,6 +37,7 @@ from harkara.storage.models import (
     MonthlyUsage,
     Tenant,
 )
+from harkara.storage.sending import Denied
 from harkara.storage.storage import Storage
 from harkara.storage.templates import Found
 
@@ -254,6 +255,40 @@ async def test_a_step_in_quiet_hours_never_reaches_its_number(storage: Storage, 
     row = await one.row(storage)
     assert row.deferred_until == end_of(quiet)
     assert await claimed(storage, one, Bus()) == []
+
+
+async def test_a_step_that_is_of_no_use_after_quiet_hours_goes_on_to_be_told_so(
+    storage: Storage, one: Enrolled
+) -> None:
+    await settings(storage, one, quiet_hours=around_now(hours=3))
+    async with storage.tenant(one.tenant):
+        await CampaignStep.filter(id=one.step).update(expires_after_hours=1)
+    ticker = Ticker(storage, Bus())  # type: ignore[arg-type]
+    await claim_all(ticker)
+    assert [held.step.message_id for held in ticker._held if held.step.tenant == one.tenant] == [str(one.message)]
+    assert isinstance(await send(storage, World(), one), Done)
+    ended, row = await message(storage, one), await one.row(storage)
+    assert (ended.status, ended.reason, ended.deferred_until) == ("suppressed", "expired", None)
+    assert row.next_message_id != one.message, "what comes next does not wait"
+
+
+@pytest.mark.parametrize(
+    ("hours", "status", "reason"), [(1, "suppressed", "expired"), (48, "queued", "portfolio_limit")]
+)
+async def test_a_message_without_room_waits_only_as_long_as_it_is_of_use(
+    storage: Storage, one: Enrolled, hours: float, status: str, reason: str
+) -> None:
+    async with storage.tenant(one.tenant):
+        await CampaignStep.filter(id=one.step).update(expires_after_hours=hours)
+
+    class Full(World):
+        async def acquire(self, *_: Any) -> Any:
+            return Denied("portfolio_limit", timedelta(hours=24))
+
+    world = Full()
+    await send(storage, world, one)
+    found = await message(storage, one)
+    assert (found.status, found.reason, world.taken) == (status, reason, 0)
 
 
 async def test_what_waits_in_the_broker_when_its_ticker_stops_is_not_published_again(
