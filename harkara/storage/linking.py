@@ -12,18 +12,23 @@ if TYPE_CHECKING:
 #: The states of a session in which no phone is linked: its number sends nothing.
 UNLINKED = ("scan_qr", "stopped", "failed")
 
-#: Messages to one contact through one number that have no id of WhatsApp's, with what they say; none if the echo's id
-#: is known already.
+#: Messages to one contact, or to the number that is none's, through one number that have no id of WhatsApp's, with what
+#: they say; none if the echo's id is known already. WhatsApp may write a number otherwise than it was written to.
 _UNANSWERED = """
 with who as (
-  select id from contacts where tenant_id = $1 and (phone = $3 or wa_user_id = $4)
+  select id from contacts where tenant_id = $1 and (phone = any (app.spellings($3)) or wa_user_id = $4)
   union all
-  select contact_id from phone_numbers where tenant_id = $1 and phone = $3
-  limit 1)
+  select contact_id from phone_numbers where tenant_id = $1 and phone = any (app.spellings($3))
+  limit 1),
+reached as (
+  select m.* from who join messages m on m.tenant_id = $1 and m.contact_id = who.id
+  union all
+  select m.* from messages m
+  where m.tenant_id = $1 and m.contact_id is null and m.sent_at is null and m."to" = any (app.spellings($3)))
 select m.id, case when m.content ? 'body' then m.content ->> 'body'
                   when m.content ? 'media' then m.content -> 'media' ->> 'caption'
                   else m.content -> 'interactive' ->> 'body' end
-from who join messages m on m.tenant_id = $1 and m.contact_id = who.id
+from reached m
 where m.sender_id = $2 and m.wamid is null and m.status in ('sending', 'unknown') and m.attempted_at between $6 and $7
   and not exists (select from messages o where o.wamid = $5 and o.tenant_id || '' = $1)
 """

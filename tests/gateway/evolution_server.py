@@ -149,7 +149,8 @@ class EvolutionServer(PhoneServer):
             raise Failed(500, "Internal Server Error", "Connection Closed")
         if fault == "closed-while-sending":
             raise Failed(400, "Bad Request", ["Error: Connection Closed"])
-        jid = body["number"] if "@" in body["number"] else f"{body['number']}@s.whatsapp.net"
+        number = self.rewritten.get(body["number"], body["number"])
+        jid = number if "@" in number else f"{number}@s.whatsapp.net"
         if body["number"] in self.strangers:
             raise Failed(400, "Bad Request", [{"jid": jid, "exists": False, "number": body["number"]}])
         key = {"id": self.new_key(), "remoteJid": jid, "fromMe": True}

@@ -30,6 +30,8 @@ class PhoneServer:
         self.faults: list[str] = []
         #: Numbers that are not on WhatsApp.
         self.strangers: set[str] = set()
+        #: Numbers that WhatsApp writes otherwise than they were written to, in all that is told of them.
+        self.rewritten: dict[str, str] = {}
         #: Statuses that the phone reports by itself for each message.
         self.acks: tuple[str, ...] = ()
         #: Answers of the receiver that were not 2xx.

@@ -162,6 +162,8 @@ class WahaServer(PhoneServer):
             raise self._exception("2 UNKNOWN: server returned error 463")
         key = self.new_key()
         self.taken.append({"id": key, "to": body["chatId"], "kind": kind, "body": body, "session": one.name})
+        number, at, host = body["chatId"].partition("@")
+        body["chatId"] = f"{self.rewritten.get(number, number)}{at}{host}"
         message = self._message(key, body)
         if fault == "fails-after-sending":
             self._report(one, "message.any", message)

@@ -166,10 +166,14 @@ async def test_both_sides_quote_each_other(shop: Shop) -> None:
     assert (quoting["reply_to"], quoting["reply_to_wamid"]) == (answer["id"], first["id"])
 
 
-async def test_what_had_no_answer_is_recognised_by_its_echo(shop: Shop) -> None:
-    contact = await shop.tenant.contact()
+@pytest.mark.parametrize("to", ["a contact", "a number", "a contact whose number WhatsApp writes otherwise"])
+async def test_what_had_no_answer_is_recognised_by_its_echo(shop: Shop, to: str) -> None:
+    phone = "+919811111111"
+    if to.startswith("a contact"):
+        phone = (await shop.tenant.contact(**({"phone": "+5531987654321"} if "otherwise" in to else {})))["phone"]
+        shop.server.rewritten["5531987654321"] = "553187654321"
     shop.server.faults.append("drops")
-    id_ = await shop.send(contact["phone"])
+    id_ = await shop.send(phone)
     await shop.message(id_, "read")
     assert len(shop.server.taken) == 1
 
