@@ -197,9 +197,9 @@ def remarks(dotenv: Path) -> Iterator[str]:
 
 
 def named(dotenv: Path | None = None) -> set[str]:
-    """The settings that the environment or the `.env` file names, whatever they are."""
-    found = os.environ.keys() | _of_file(dotenv).keys()
-    return {name for name in Settings.__struct_fields__ if name.upper() in found}
+    """The settings that the environment or the `.env` file names; one that is named empty is not set."""
+    found = _of_file(dotenv) | os.environ
+    return {name for name in Settings.__struct_fields__ if found.get(name.upper())}
 
 
 def load(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = None, **overrides: Any) -> Settings:

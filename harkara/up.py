@@ -23,7 +23,7 @@ from harkara.embedded.sandbox import PORT_OPTION, Sandbox
 from harkara.embedded.stack import Stack, StackError, Urls
 from harkara.ops import reach
 from harkara.printing import console
-from harkara.settings import Settings
+from harkara.settings import DOTENV, Settings, named
 from harkara.storage.migrate import bootstrap, migrate
 
 DATABASE, OWNER, APPLICATION = "harkara", "harkara_owner", "harkara_app"
@@ -60,7 +60,8 @@ async def serve(settings: Settings, data: Path, ports: Ports, until: Callable[[]
     """Run everything until `until` returns. Raises StackError or StorageError in one line if it can't start."""
     begun = time.monotonic()
     # Only a gateway that was named is somebody else's: the default is the one started here.
-    named = "WHATSAPP_GATEWAY_URL" in os.environ
+    given = named(DOTENV)
+    sandbox = "whatsapp_gateway_url" not in given
     async with AsyncExitStack() as stack:
         servers = Stack(
             data,
@@ -69,25 +70,30 @@ async def serve(settings: Settings, data: Path, ports: Ports, until: Callable[[]
             database_url=settings.database_direct_url,
             nats_url=settings.nats_url,
             redis_url=settings.redis_url,
-            beside=() if named else (lambda directory: Sandbox(directory, ports.gateway),),
+            beside=(lambda directory: Sandbox(directory, ports.gateway),) if sandbox else (),
             also_asked=(
                 Port("--port", ports.door, ports.host),
-                *(() if named else (Port(PORT_OPTION, ports.gateway),)),
+                *((Port(PORT_OPTION, ports.gateway),) if sandbox else ()),
             ),
         )
         urls = await stack.enter_async_context(servers)
-        settings = await _settled(settings, urls, data, ports)
+        if sandbox:
+            settings = msgspec.structs.replace(settings, whatsapp_gateway_url=f"http://127.0.0.1:{ports.gateway}")
+        if "public_url" not in given:
+            public_url = f"http://{reached_at(ports.host)}:{ports.door}"
+            settings = msgspec.structs.replace(settings, public_url=public_url)
+        settings = await _settled(settings, urls, data)
         parts = await stack.enter_async_context(app.build(settings))
         await stack.enter_async_context(app.actors(parts, tuple(app.ACTORS)))
         port = await stack.enter_async_context(app.door(parts, ports.host, ports.door))
         stack.enter_context(reach.told(settings, data))
         address = f"http://{reached_at(ports.host)}:{port}"
         demo = await _demo_tenant(address, data)
-        _show(settings, address, urls.nats_websocket, demo, time.monotonic() - begun)
+        _show(settings, address, urls.nats_websocket, demo, time.monotonic() - begun, sandbox=sandbox)
         await until()
 
 
-async def _settled(settings: Settings, urls: Urls, data: Path, ports: Ports) -> Settings:
+async def _settled(settings: Settings, urls: Urls, data: Path) -> Settings:
     """The settings with everything filled in, once the database and the broker are as they should be."""
     owner_url, app_url = settings.database_direct_url, settings.database_url
     if not owner_url:
@@ -101,7 +107,6 @@ async def _settled(settings: Settings, urls: Urls, data: Path, ports: Ports) -> 
         logger.info("database: {} migrations applied", ran)
     async with await connect(urls.nats) as bus:
         _tell(await topology.apply(bus.js))
-    named = "WHATSAPP_GATEWAY_URL" in os.environ
     return msgspec.structs.replace(
         settings,
         database_url=app_url,
@@ -111,11 +116,7 @@ async def _settled(settings: Settings, urls: Urls, data: Path, ports: Ports) -> 
         nats_partners_seed=settings.nats_partners_seed or urls.nats_partners_seed,
         redis_url=urls.redis,
         secret_key=settings.secret_key or _kept(data / "secret-key", lambda: secrets.token_urlsafe(48)),
-        whatsapp_gateway_url=settings.whatsapp_gateway_url if named else f"http://127.0.0.1:{ports.gateway}",
         media_url=settings.media_url or _directory_url(data / "media"),
-        public_url=settings.public_url
-        if "PUBLIC_URL" in os.environ
-        else f"http://{reached_at(ports.host)}:{ports.door}",
     )
 
 
@@ -185,14 +186,16 @@ async def _signed_up(client: aiohttp.ClientSession, id_: str, email: str, passwo
         return str((await answer.json())["key"]) if answer.status == 201 else None
 
 
-def _show(settings: Settings, address: str, websocket: str, demo: DemoTenant, seconds: float) -> None:
+def _show(settings: Settings, address: str, websocket: str, demo: DemoTenant, seconds: float, *, sandbox: bool) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in (
         ("API to read and try", f"{address}/docs"),
         ("API", f"{address}/api/v1"),
-        ("WhatsApp sandbox", f"{settings.whatsapp_gateway_url}  (the phones)"),
+        ("WhatsApp sandbox", f"{settings.whatsapp_gateway_url}  (the phones)")
+        if sandbox
+        else ("WhatsApp gateway", settings.whatsapp_gateway_url),
         ("broker", ", ".join(filter(None, (settings.nats_url.rpartition("@")[2], websocket)))),
         ("tenant", demo.id),
         ("login", f"{demo.email}  {demo.password}"),

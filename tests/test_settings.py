@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harkara.settings import Settings, SettingsError, load, remarks, require
+from harkara.settings import Settings, SettingsError, load, named, remarks, require
 
 SECRET = "a secret of thirty-two bytes, or more"
 
@@ -87,6 +87,13 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_empty_variable_is_none() -> None:
     assert load({"PUBLIC_URL": "", "CONNECTION_POOL": ""}) == Settings()
+
+
+def test_what_is_named_empty_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".env"
+    file.write_text("PUBLIC_URL=\nWAHA_URL=http://waha\nEVOLUTION_URL=http://evolution\n")
+    monkeypatch.setenv("EVOLUTION_URL", "")
+    assert named(file) & {"public_url", "waha_url", "evolution_url"} == {"waha_url"}
 
 
 def test_overrides_come_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:

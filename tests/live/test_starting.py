@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -53,15 +55,20 @@ def test_what_differs_at_a_later_start_is_shown(shown: list[str], changes: list[
     assert (lines == 1) or shown == [f"broker: {change}" for change in changes]
 
 
-async def test_it_starts_on_another_address_than_the_usual_one() -> None:
+async def test_it_starts_on_another_address_and_with_another_gateway_than_the_usual_one() -> None:
     door, gateway = free_ports(2)
     with quick_directory() as directory:
         options = {"--data": directory / "data", "--host": "localhost", "--port": door, "--gateway-port": gateway}
         words = [str(word) for option in options.items() for word in option]
+        (directory / ".env").write_text("WHATSAPP_GATEWAY_URL=http://127.0.0.1:9\nPUBLIC_URL=\n")
         process = Process(["up", "--nats-port", "0", *words], directory / "up.log")
         await process.spawn()
         try:
             await until(lambda: "ready in" in process.output(), "it is ready", 120)
-            assert f"http://localhost:{door}/docs" in process.output()
+            said = process.output()
+            assert f"http://localhost:{door}/docs" in said
+            assert re.search(r"WhatsApp gateway +http://127\.0\.0\.1:9\n", said)
+            with pytest.raises(ConnectionRefusedError):  # no sandbox answers in its place
+                await asyncio.open_connection("127.0.0.1", gateway)
         finally:
             await process.stop()
