@@ -115,7 +115,7 @@ CAMPAIGN = {
     **MADE,
 }
 
-COUNTED = {"sent": 480, "delivered": 470, "read": 320, "failed": 4, "replied": 12}
+COUNTED = {"sent": 480, "delivered": 470, "read": 320, "failed": 4, "replied": 12, "opted_out": 2}
 HELD_BACK = {"suppressed_by": {"opted_out": 2, "outside_window": 1}, "deferred_by": {"quiet_hours": 12}}
 OF_STEP = {"due": 13, "queued": 12, "sending": 1, "suppressed": 3, "unknown": 0}
 

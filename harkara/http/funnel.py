@@ -32,7 +32,8 @@ where campaign_id = $1 and ($2::uuid is null or version_id = $2) and status = 's
 """
 
 STEPS = """
-select s.id, s.position as step, s.name, s.delay_hours, s.variants is not null as has_variants
+select s.id, s.position as step, s.name, s.delay_hours,
+       array(select v ->> 'name' from jsonb_array_elements(s.variants) v) as variants
 from campaign_steps s where s.version_id = $1 order by s.position
 """
 
@@ -68,8 +69,15 @@ from messages m where m.campaign_id = $1 and m.reason is not null
 group by 1, 2, 3 order by 3
 """
 
+#: What a contact opts out by is no answer, as long as it stands.
 REPLIED = """
-select step_id as id, variant, count(distinct contact_id) as replied from replies where campaign_id = $1 group by 1, 2
+select r.step_id as id, r.variant, count(distinct r.contact_id) filter (where o.out is null) as replied,
+       count(distinct r.contact_id) filter (where o.out) as opted_out
+from replies r
+left join lateral (
+  select true as out from contacts k, jsonb_each(k.opt_outs) said
+  where k.id = r.contact_id and k.tenant_id || '' = r.tenant_id and said.value ->> 'by' = r.wamid limit 1) o on true
+where r.campaign_id = $1 group by 1, 2
 """
 
 #: Whoever was sent a variant and reached the goal, whichever step brought them there.
@@ -99,7 +107,7 @@ async def show(ctx: Context[None, VersionQuery]) -> Funnel:
         steps = await con.fetch(STEPS, version.id)
         held_back = await con.fetch(HELD_BACK, campaign.id)
         counted = [await con.fetch(sql, campaign.id) for sql in (MESSAGES, REPLIED, DUE)]
-        if any(step["has_variants"] for step in steps):
+        if any(step["variants"] for step in steps):
             counted.append(await con.fetch(REACHED, campaign.id))
     by_variant = _counts(counted)
     by_step = _by_step(by_variant)
@@ -155,11 +163,8 @@ def _step(
     by_variant: dict[tuple[UUID, str | None], Counts],
     held_back: list[Any],
 ) -> FunnelStep:
-    variants = [
-        _filled(FunnelVariant, counts, name=name)
-        for (id_, name), counts in sorted(by_variant.items(), key=lambda item: item[0][1] or "")
-        if id_ == step["id"] and name is not None
-    ]
+    names = {name for id_, name in by_variant if id_ == step["id"] and name is not None}.union(step["variants"])
+    variants = [_filled(FunnelVariant, by_variant.get((step["id"], name), {}), name=name) for name in sorted(names)]
     own = {name: step[name] for name in ("step", "name", "delay_hours")}
     reasons = _reasons([row for row in held_back if row["id"] == step["id"]])
     return _filled(FunnelStep, by_step.get(step["id"], {}), variants=variants, **reasons, **own)

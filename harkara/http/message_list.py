@@ -28,9 +28,9 @@ from harkara.schemas.api import (
     Why,
 )
 from harkara.schemas.content import Content
-from harkara.schemas.reasons import ENDED, Words, addressed, words
+from harkara.schemas.reasons import ENDED, Words, addressed, stopped, words
 from harkara.storage import sending
-from harkara.storage.models import Campaign, Message, Sender
+from harkara.storage.models import Campaign, ContactCampaignProgress, Message, Sender
 from harkara.storage.sending import Attempt
 
 #: What is true of every message of a status, and of few others: small indexes hold those.
@@ -105,10 +105,9 @@ async def show(ctx: Context[None, None]) -> MessageStory | AcceptedStory:
         if accepted_at is None:
             raise not_found("message")
         return AcceptedStory(id=id_, status="accepted", timeline=[Moment(at=accepted_at, status="accepted")])
-    known = why(message.id, message.sender_id, message.status, message.reason, message.error_code)
     return MessageStory(
         timeline=_timeline(message),
-        why=await _to_come(ctx, message) or await _waits_for(ctx, message) or known,
+        why=await _to_come(ctx, message) or await _waits_for(ctx, message) or await _ended(ctx, message),
         pricing=_pricing(message),
         **msgspec.structs.asdict(_settled(shown(message, MessageShown))),
     )
@@ -158,6 +157,20 @@ def _pricing(message: Message) -> PricingShown | None:
     )
 
 
+async def _ended(ctx: Context[None, None], message: Message) -> Why | None:
+    """Why a message went no further, by its row and, if its enrolment was stopped, by that one's."""
+    found = words(message.status, message.reason, message.error_code)
+    if found is None:
+        return None
+    code, said = found
+    if code == "enrollment_stopped":
+        async with ctx.transaction():
+            enrollment = await ContactCampaignProgress.get_or_none(id=message.enrollment_id)
+        if enrollment is not None and enrollment.stopped_reason:
+            said = stopped(said, enrollment.stopped_reason)
+    return _told(message.id, message.sender_id, code, said)
+
+
 async def _to_come(ctx: Context[None, None], message: Message) -> Why | None:
     """Why a message that still waits will not leave, as far as is known now: the gate is asked, as it will be then."""
     if message.status != "queued":
@@ -171,7 +184,10 @@ async def _to_come(ctx: Context[None, None], message: Message) -> Why | None:
     verdict = judge(msgspec.structs.replace(facts, now=leaves_at), attempt)
     if not isinstance(verdict, Suppress):
         return None
-    return _told(message.id, message.sender_id, verdict.reason, ENDED[verdict.reason])
+    said = ENDED[verdict.reason]
+    if verdict.reason == "enrollment_stopped" and (reason := facts.stopped_reason):
+        said = stopped(said, reason)
+    return _told(message.id, message.sender_id, verdict.reason, said)
 
 
 async def _waits_for(ctx: Context[None, None], message: Message) -> Why | None:

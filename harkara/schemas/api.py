@@ -1162,7 +1162,7 @@ class StepShown(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FunnelVariant(Shown):
-    """How one variant of a step does; `replied` and `goal` count contacts."""
+    """How one variant of a step does; `replied`, `opted_out` and `goal` count contacts."""
 
     name: str
     sent: int
@@ -1170,12 +1170,14 @@ class FunnelVariant(Shown):
     read: int
     failed: int
     replied: int
+    opted_out: int
     goal: int
 
 
 class FunnelStep(Shown):
     """How far the messages of one step have come. Read ones were delivered, delivered ones sent: each counts in all.
 
+    `replied` are the contacts who answered it, `opted_out` those whose answer was that they want no more.
     `suppressed_by` and `deferred_by` (of those that are queued) count by the code of the reason.
     """
 
@@ -1192,13 +1194,14 @@ class FunnelStep(Shown):
     suppressed: int
     unknown: int
     replied: int
+    opted_out: int
     suppressed_by: dict[str, int]
     deferred_by: dict[str, int]
     variants: list[FunnelVariant]
 
 
 class FunnelTotals(Shown):
-    """The messages of all steps together."""
+    """The messages of all steps together, and the contacts who answered them."""
 
     sent: int
     delivered: int
@@ -1207,6 +1210,7 @@ class FunnelTotals(Shown):
     suppressed: int
     unknown: int
     replied: int
+    opted_out: int
     suppressed_by: dict[str, int]
     deferred_by: dict[str, int]
 

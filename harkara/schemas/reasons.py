@@ -131,6 +131,18 @@ POLICY: Mapping[str, Words] = {
     ),
 }
 
+#: What ended an enrolment, by its `stopped_reason`; partners give reasons of their own.
+STOPPED_BY: Mapping[str, str] = {
+    "opt_out": "the contact has opted out",
+    "reply": "the contact has answered, and the campaign has `stop_on_reply`",
+    "goal_reached": "the contact has reached the campaign's goal",
+    "exit": "the campaign's exit condition held",
+    "no_consent": "the contact's consent was withdrawn",
+    "unreachable": "nothing reaches the contact's number",
+    "merged": "the contact was merged into one that is enrolled too",
+    "by_hand": "somebody stopped it by hand",
+}
+
 #: What WhatsApp says, by its error code.
 GATEWAY = {
     130429: Words("the number sent more than WhatsApp allows it", "lower the sender's mps"),
@@ -256,6 +268,11 @@ def words(status: str, reason: str | None, error_code: int | None) -> tuple[str,
     known = POLICY.get(reason or "") or GATEWAY.get(error_code or 0) or Words(reason or "no reason was given", "")
     code = str(error_code) if error_code else reason if reason in POLICY else status
     return str(code), Words(known.text, _todo(known.todo, status, error_code))
+
+
+def stopped(why: Words, stopped_reason: str) -> Words:
+    """The words for an enrolment that was stopped, with what stopped it."""
+    return Words(f"{why.text}, because {STOPPED_BY.get(stopped_reason, stopped_reason)}", why.todo)
 
 
 def _todo(todo: str, status: str, error_code: int | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -17,8 +17,9 @@ from harkara.http import funnel
 from harkara.http.campaign_rows import version_by_number
 from harkara.ids import uuid7
 from harkara.schemas.work import StopPage
-from harkara.storage import pausing, templates
-from harkara.storage.models import Message
+from harkara.storage import opting, pausing, templates
+from harkara.storage.models import Conversation, Message, Reply
+from harkara.storage.opting import Word
 from harkara.storage.storage import Storage
 from harkara.storage.templates import Found
 
@@ -283,16 +284,45 @@ async def test_the_funnel_counts_read_as_delivered_and_delivered_as_sent(acme: A
     counted = await acme.get(f"/campaigns/{campaign}/funnel")
     [first, second] = counted.pop("steps")
     reasons = {"suppressed_by": {"opted_out": 1}, "deferred_by": {"quiet_hours": 1}}
-    totals = {"sent": 4, "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1, "replied": 0} | reasons
+    totals = {"sent": 4, "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1} | reasons
+    totals |= {"replied": 0, "opted_out": 0}
     assert counted == {
         "campaign_id": campaign, "version": 1, "enrolled": 6, "active": 2, "completed": 1, "stopped": 1, "failed": 1,
         "paused": 1, "goal": 0, "stopped_by": {"unknown": 1}, "totals": totals,
     }  # fmt: skip
     assert first == {
         "step": 0, "name": "hello", "delay_hours": 0.0, "due": 0, "queued": 1, "sending": 1, "sent": 4,
-        "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1, "replied": 0, "variants": [], **reasons,
+        "delivered": 3, "read": 2, "failed": 1, "suppressed": 1, "unknown": 1, "replied": 0, "opted_out": 0,
+        "variants": [], **reasons,
     }  # fmt: skip
     assert (second["name"], second["delay_hours"], second["due"], second["sent"]) == ("later", 24.0, 1, 0)
+
+
+async def test_who_opts_out_has_not_answered_and_a_variant_that_drives_people_off_does_not_win(
+    acme: Account, storage: Storage
+) -> None:
+    variants = [{"name": name, "body": name} for name in ("kind", "rude", "new")]
+    campaign = UUID(await acme.campaign({"delay_hours": 0, "variants": variants}))
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    said = [("kind", "Yes", None), ("rude", "STOP", "all"), ("rude", "No more offers", "marketing")]
+    for variant, text, category in said:
+        contact = UUID(await acme.contact())
+        async with storage.tenant(acme.tenant) as con:
+            step = await con.fetchval("select id from campaign_steps")
+            sender = await con.fetchval("select sender_id from campaigns where id = $1", campaign)
+            talk = uuid7()
+            await Conversation.create(id=talk, contact_id=contact, sender_id=sender)
+            await Reply.create(
+                conversation_id=talk, contact_id=contact, sender_id=sender, wamid=text, type="text", text=text,
+                payload={}, received_at=at, campaign_id=campaign, step=0, step_id=step, variant=variant,
+            )  # fmt: skip
+            if category is not None:
+                await opting.hear(con, acme.tenant, contact, Word(cast("Any", category), True, at, "asked", text))
+    counted = await acme.get(f"/campaigns/{campaign}/funnel")
+    [step] = counted["steps"]
+    assert [(one["replied"], one["opted_out"]) for one in (counted["totals"], step)] == [(1, 2)] * 2
+    told = {one["name"]: (one["replied"], one["opted_out"]) for one in step["variants"]}
+    assert told == {"kind": (1, 0), "new": (0, 0), "rude": (0, 2)}
 
 
 async def test_all_figures_of_a_funnel_are_of_one_moment(

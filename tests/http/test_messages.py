@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 from door_client import Account, a_phone, in_order
+from enrolled import enrolled
 from nats.js.errors import NotFoundError
 from support import one_row
 
@@ -23,6 +24,7 @@ from harkara.http.messages import FACTS, JustAccepted
 from harkara.ids import time_of, uuid7
 from harkara.schemas.reasons import POLICY
 from harkara.storage import templates
+from harkara.storage.models import ContactCampaignProgress, Message
 from harkara.storage.storage import Storage
 from harkara.storage.templates import Found
 
@@ -600,3 +602,29 @@ async def test_a_message_tells_how_it_is_charged(
     told = None if pricing is None else json.dumps(pricing)
     id_ = await row(storage, acme.tenant, await acme.sender(), status="delivered", pricing=told)
     assert (await acme.get(f"/messages/{id_}"))["pricing"] == shown
+
+
+@pytest.mark.parametrize(
+    ("stopped_reason", "told"),
+    [
+        ("opt_out", "because the contact has opted out"),
+        ("reply", "because the contact has answered, and the campaign has `stop_on_reply`"),
+        ("a word of a partner's", "because a word of a partner's"),
+    ],
+)
+async def test_what_stopped_its_enrolment_is_said(
+    acme: Account, storage: Storage, stopped_reason: str, told: str
+) -> None:
+    one, when = await enrolled(storage, acme.tenant), datetime.now(UTC)
+    for status in ("suppressed", "queued"):
+        id_ = uuid7()
+        async with storage.tenant(acme.tenant):
+            await Message.create(
+                id=id_, contact_id=one.contact, sender_id=one.sender, campaign_id=one.campaign, enrollment_id=one.id,
+                step=0, lane="marketing", to="+919876543210", content={"body": "Hi"}, due_at=when, status=status,
+                reason="enrollment_stopped" if status == "suppressed" else None,
+            )  # fmt: skip
+            stopped = {"status": "stopped", "stopped_reason": stopped_reason, "next_message_id": id_}
+            await ContactCampaignProgress.filter(id=one.id).update(**stopped)
+        why = (await acme.get(f"/messages/{id_}"))["why"]
+        assert (why["code"], why["text"].endswith(told)) == ("enrollment_stopped", True), why
