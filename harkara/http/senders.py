@@ -236,7 +236,7 @@ async def resume(ctx: Context[None, None]) -> SenderShown:
         resumed = await halting.resume(con, ctx.tenant, ctx.id("sender_id"), ctx.cause)
         ctx.telling = True
         sender = await get_sender(ctx)
-    for id_ in resumed:
+    for id_ in resumed or [sender.id]:  # which may rest by what only Redis knows
         sender_changed(ctx.door, id_)
         await _let_go(ctx, id_)
     return shown_sender(sender, ctx.door.clock())

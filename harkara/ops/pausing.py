@@ -220,8 +220,8 @@ async def _changed(settings: Settings, how: str, kind: str, named: str, change: 
             bus.publisher.wake(outbox.WAKE)
             for row in resumed:
                 bus.publisher.wake(halting.WAKE_SENDER, str(row[0]).encode())
-    if goes_on:
-        await _let_go(settings, [row[0] for row in resumed] if kind == "tenant" else [named])
+    if goes_on and await _let_go(settings, [row[0] for row in resumed] if kind == "tenant" else [named]) and not done:
+        done = f"the {kind} {named} goes on: it rests no longer"
     return done or f"nothing to do: the {kind} {named} is {'paused already' if how == 'pause' else 'not paused'}"
 
 
@@ -239,16 +239,20 @@ async def _open_tenant(storage: Storage, named: str) -> str:
     return named
 
 
-async def _let_go(settings: Settings, senders: list[Any]) -> None:
-    """A number that somebody has seen to need not rest any longer; without Redis its rest ends by itself."""
+async def _let_go(settings: Settings, senders: list[Any]) -> int:
+    """A number that somebody has seen to need not rest any longer; without Redis its rest ends by itself.
+
+    Returns how many of them rested.
+    """
     clients: Any = Redis  # redis-py types it only in part
     if not settings.redis_url or not senders:
-        return
-    redis = clients.from_url(settings.redis_url)
+        return 0
+    redis, rested = clients.from_url(settings.redis_url), 0
     with suppress(RedisError, OSError, TimeoutError):
         async with asyncio.timeout(_REDIS_PATIENCE_S):
-            await redis.delete(*(redis_keys.hold(one) for one in senders))
+            rested = await redis.delete(*(redis_keys.hold(one) for one in senders))
     await redis.aclose()
+    return rested
 
 
 def _command(group: click.Group, how: str, kind: str, doc: str, change: Callable[[Any], Change]) -> None:

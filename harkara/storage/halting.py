@@ -124,11 +124,13 @@ async def hold(
 
 
 async def resume(con: Connection, tenant: str, sender_id: UUID, cause: str = "") -> list[UUID]:
-    """Have a number go on, and all that were stopped with it. Returns those that do."""
+    """Have a number go on, and all that were stopped with it. Returns those that do.
+
+    One that nothing stops may rest for some seconds, which only Redis knows: what that has put off is sent at once too.
+    """
     rows = await con.fetch(_RESUME, tenant, sender_id)
     resumed = [row[0] for row in rows]
-    if resumed:
-        await went_on(con, tenant, resumed, cause)
+    await went_on(con, tenant, resumed or [sender_id], cause)
     for alert in {row[1] for row in rows if row[1] is not None}:
         await resolved(con, tenant, alert, resumed, cause)
     return resumed
