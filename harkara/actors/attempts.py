@@ -63,6 +63,7 @@ def attempt_of(
         expires_at=step.expires_at(work.due_at, speed) if step is not None else work.expires_at,
         delivery=step.delivery if step is not None else None,
         invoice_id=_uuid(work.invoice_id),
+        follows=work.follows,
     )
 
 

@@ -217,6 +217,7 @@ def _told(d: Delivery[SendMessage], row: NewMessage, decision: Decision) -> Outc
         lane=d.message.lane,
         contact_id=contact_id,
         to=row.to,
+        follows=d.message.to is None,
         due_at=row.due_at,
         content=decision.content,
         expires_at=d.message.expires_at,

@@ -44,6 +44,7 @@ from harkara.policy.gate import (
     Go,
     InDoubt,
     Park,
+    Readdress,
     Resend,
     Settled,
     Stale,
@@ -190,6 +191,8 @@ class Sender:
             case Park():
                 await self._gate.park(attempt)
                 return Done()
+            case Readdress(to):
+                return await self._one(replace(delivery, message=replace(delivery.message, to=to)))
             case Settled(status, against):
                 facts = judged.facts
                 if against is not None:

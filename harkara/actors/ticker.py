@@ -300,6 +300,7 @@ def _work(step: DueStep, phone: str) -> Send:
         lane=LANE,
         contact_id=step.contact_id,
         to=phone,
+        follows=True,
         due_at=step.due_at,
         enrollment_id=step.enrollment_id,
         campaign_id=step.campaign_id,

@@ -133,9 +133,10 @@ async def change(ctx: Context[PatchContact, None]) -> ContactShown:
     """Change what is given and leave the rest.
 
     A number that is changed keeps its opt-out, for whoever gets it next; an opt-out that is remembered of the new one
-    counts.
+    counts. What waits for the contact goes to the new one; a code that was asked for the old one is `suppressed`.
     """
     stops = ctx.body.opted_out is True or (ctx.body.opt_outs is not UNSET and any(ctx.body.opt_outs.values()))
+    stops = stops or ctx.body.phone is not UNSET  # whoever has the old number next may say STOP at once
     async with ctx.transaction() as con:
         if stops:
             await holding.exclude(con, [ctx.id("contact_id")])

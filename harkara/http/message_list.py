@@ -230,6 +230,7 @@ def _attempt(message: Message) -> Attempt:
         template=template.name if template else None,
         language=template.language if template else None,
         invoice_id=message.invoice_id,
+        follows=True,  # whether its number was asked for is not in the row
     )
 
 

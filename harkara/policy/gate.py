@@ -90,6 +90,12 @@ class Park(msgspec.Struct, frozen=True, gc=False):
     """
 
 
+class Readdress(msgspec.Struct, frozen=True, gc=False):
+    """Its contact has another number by now: it is judged anew, as a message to that."""
+
+    to: str
+
+
 class Settled(msgspec.Struct, frozen=True, gc=False):
     """It was dealt with before, as `status` says: this is a second copy of the work.
 
@@ -104,7 +110,7 @@ class Stale(msgspec.Struct, frozen=True, gc=False):
     """The enrolment no longer waits for this message: nothing to do."""
 
 
-Verdict = Go | Suppress | Ambiguous | InDoubt | Resend | Wait | Defer | Park | Settled | Stale
+Verdict = Go | Suppress | Ambiguous | InDoubt | Resend | Wait | Defer | Park | Readdress | Settled | Stale
 
 #: Clocks of two machines differ by less: what is due within that is due.
 DUE_SOON = timedelta(milliseconds=500)
@@ -278,6 +284,15 @@ def _window(facts: Facts, message: Attempt) -> Verdict | None:
     return Suppress("outside_window")
 
 
+def _address(facts: Facts, message: Attempt) -> Verdict | None:
+    """Whoever has the number that it was for may be somebody else. A code that was asked for it proves who has it."""
+    if facts.address is None or facts.address == message.to:
+        return None
+    if message.lane == "otp" and not message.follows:
+        return Suppress("number_changed")
+    return Readdress(facts.address)
+
+
 def _rest(facts: Facts, message: Attempt) -> Verdict | None:
     """WhatsApp gives the contact no more marketing for now: another try fails, and counts against the number."""
     if category(facts, message) != "marketing" or facts.rests_until is None or facts.rests_until <= facts.now:
@@ -330,6 +345,7 @@ POLICY: tuple[Rule, ...] = (
     _too_late,
     _template,
     _window,
+    _address,
     _rest,
     _quiet,
     _number,

@@ -20,6 +20,7 @@ Reason = Literal[
     "no_consent",
     "contact_deleted",
     "sender_deleted",
+    "number_changed",
     "tenant_inactive",
     "enrollment_stopped",
     "goal_reached",
@@ -57,6 +58,10 @@ POLICY: Mapping[str, Words] = {
     "contact_deleted": Words("its contact was deleted before its turn came", "nothing: there is nobody to send it to"),
     "sender_deleted": Words(
         "its number was deleted before its turn came", "send it with another: GET /senders lists them"
+    ),
+    "number_changed": Words(
+        "the number that this code was asked for is not its contact's any more",
+        "ask for a new code: whoever has the number by now must not read this one",
     ),
     "tenant_inactive": Words("this account is not active", "ask support to make it active again"),
     "enrollment_stopped": Words(

@@ -114,7 +114,7 @@ class Send(Message, frozen=True):
 
     A campaign step names its `enrollment_id` and `step_id` and brings the contact's variables; any other message brings
     its `content`, already rendered, and what it quotes, as its gateway calls that. One with an `invoice_id` leaves only
-    while that invoice is open.
+    while that invoice is open. One that `follows` its contact goes to whatever number that has by then.
     """
 
     subject: ClassVar[str] = "t.{tenant}.work.send.{sender_id}.{lane}"
@@ -135,6 +135,7 @@ class Send(Message, frozen=True):
     expires_at: datetime | None = None
     invoice_id: str | None = None
     quoted: str | None = None
+    follows: bool = False
 
 
 class FetchMedia(Message, frozen=True):

@@ -41,8 +41,8 @@ from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid
 order by i.id
 on conflict (id) do update
 set reason = excluded.reason, error_code = null, deferred_until = excluded.deferred_until,
-    content = excluded.content, step = excluded.step, step_id = excluded.step_id, variant = excluded.variant,
-    updated_at = now()
+    "to" = excluded."to", content = excluded.content, step = excluded.step, step_id = excluded.step_id,
+    variant = excluded.variant, updated_at = now()
 where messages.status = 'queued' and messages.tenant_id = excluded.tenant_id
 returning id
 """

@@ -53,6 +53,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     delivery: str | None = None
     #: What it is a reminder of: it leaves only while that is open.
     invoice_id: UUID | None = None
+    #: It goes to whatever number its contact has by then; else to `to`, as long as that is the contact's.
+    follows: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
@@ -101,6 +103,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     invoice_status: str | None = None
     marketing_template: bool = False
     template_unread_since: datetime | None = None
+    #: Where it goes, if it is to a contact: None is where it says.
+    address: str | None = None
     goal_met: bool = False
     exit_met: bool = False
 
@@ -120,6 +124,15 @@ _MARKETING_TEMPLATE = "coalesce(e.category = 'marketing' and m.is_test is not tr
 _TEMPLATE_UNREAD = """case when e.category = '' and s.waba_id is not null and s.provider in ('cloud', 'sandbox')
             and m.is_test is not true then e.updated_at end"""
 
+#: Where a message to a contact goes, unless that is the number that was asked for: one of the contact's, perhaps in
+#: another spelling.
+_ADDRESS = """case when k.id is not null and (i.fixed is not null and (
+         i.fixed = k.phone or i.fixed = k.wa_user_id or exists (
+           select from unnest(app.spellings(i.fixed)) as s (phone) where s.phone = k.phone or exists (
+             select from phone_numbers n
+             where n.tenant_id = i.tenant_id and n.phone = s.phone and n.contact_id = k.id)))) is not true
+       then coalesce(k.phone, k.wa_user_id) end"""
+
 #: A message whose contact was merged into another is that one's, whatever the work says. Not `coalesce`, which
 #: PostgreSQL doesn't know to keep secrets: under row-level security no index would serve it. `case` is known to.
 _FACTS = f"""
@@ -135,11 +148,11 @@ select clock_timestamp(), m.status, coalesce(m.attempts, 0), m.attempted_at, {_S
        k.id, coalesce(s."window" = 'enforce', false), v.last_inbound_at, coalesce(c.quiet_hours, t.quiet_hours)::text,
        k.timezone, t.timezone, t.frequency_caps::text, t.plan, s.templates_synced_at is not null, e.status,
        k.marketing_rests_until, {HELD}, {_INVOICE_STATUS}, {_MARKETING_TEMPLATE},
-       {_TEMPLATE_UNREAD}
+       {_TEMPLATE_UNREAD}, {_ADDRESS}
 from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::uuid[]) with ordinality
+            $10::text[], $11::uuid[], $12::text[]) with ordinality
      as i (id, tenant_id, contact_id, sender_id, campaign_id, enrollment_id, lane, template, language, delivery,
-           invoice_id, place)
+           invoice_id, fixed, place)
 left join messages m on m.id = i.id and m.tenant_id || '' = i.tenant_id
 left join tenants t on t.id = i.tenant_id
 left join senders s on s.id = i.sender_id and s.tenant_id || '' = i.tenant_id
@@ -172,7 +185,8 @@ from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid
            due_at, status, reason, step_id, variant, delivery, invoice_id)
 on conflict (id) do update
 set status = excluded.status, reason = excluded.reason, error_code = null,
-    attempts = messages.attempts + excluded.attempts, content = excluded.content, step = excluded.step,
+    attempts = messages.attempts + excluded.attempts, "to" = excluded."to", content = excluded.content,
+    step = excluded.step,
     step_id = excluded.step_id, variant = excluded.variant,
     attempted_at = coalesce(excluded.attempted_at, messages.attempted_at), deferred_until = null, updated_at = now(),
     delivery = excluded.delivery,
@@ -203,6 +217,7 @@ async def facts(con: Connection, attempts: Sequence[Attempt]) -> list[Facts]:
         [a.language for a in attempts],
         [a.delivery for a in attempts],
         [a.invoice_id for a in attempts],
+        [None if a.follows else a.to for a in attempts],
     )
     return [Facts(*row) for row in rows]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,14 +17,14 @@ from support import NewTenant, waited_for
 from harkara.actors.numbers import Number
 from harkara.actors.sender import Sender
 from harkara.bus.messages import Delivery
-from harkara.bus.outcomes import Done, Outcome
+from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.errors import rule_for
 from harkara.gateway.protocol import Accepted, Answer, Credentials, Refused
 from harkara.ids import uuid7
 from harkara.schemas.content import Content
 from harkara.schemas.work import Send
 from harkara.storage import holding, merging, sending
-from harkara.storage.models import Contact, Message
+from harkara.storage.models import Contact, Message, PhoneNumber
 from harkara.storage.sending import Intent
 from harkara.storage.storage import Storage
 
@@ -93,6 +93,12 @@ class World:
             await merging.merge(con, self.one.tenant, both[kept], both[self.one.contact])
         return kept
 
+    async def moves(self, **to: Any) -> None:
+        """The contact has another number, and somebody else, who has said STOP, has theirs."""
+        async with self.storage.tenant(self.one.tenant):
+            await Contact.filter(id=self.one.contact).update(**to)
+            await Contact.create(name="Ravi", phone=PHONE, opted_out_at=datetime.now(UTC))
+
     async def told_later(self) -> list[tuple[str, Any]]:
         """What the outbox says: what happened, and its body."""
         async with self.storage.tenant(self.one.tenant) as con:
@@ -146,3 +152,80 @@ async def test_who_was_merged_and_has_turned_off_marketing_has_opted_out_of_it(w
     told, bodies = zip(*(await world.told_later())[before:], strict=True)
     assert told == ("contact.opted_out", "enrollment.stopped")
     assert (bodies[0]["id"], bodies[1]["contact_id"]) == (str(kept), str(kept))
+
+
+USER = "US.13491208655302741918"
+
+
+@pytest.mark.parametrize("to", [{"phone": ELSEWHERE}, {"phone": None, "wa_user_id": USER}])
+@pytest.mark.parametrize("lane", ["otp", "utility"])
+async def test_what_is_for_a_contact_goes_to_the_number_that_it_has_when_it_leaves(
+    world: World, lane: str, to: dict[str, Any]
+) -> None:
+    work = await world.queued(follows=True, lane=lane)
+    await world.moves(**to)
+    assert isinstance(await world.delivers(work), Done)
+    now = to["phone"] or USER
+    assert (world.sent_to, (await world.row(work)).to) == ([now], now)
+
+
+async def test_a_step_goes_to_the_number_that_its_contact_has_when_it_leaves(world: World) -> None:
+    await world.moves(phone=ELSEWHERE)
+    work = msgspec.structs.replace(world.one.work(), follows=True)
+    assert isinstance(await world.delivers(work), Done)
+    assert (world.sent_to, (await world.row(work)).to) == ([ELSEWHERE], ELSEWHERE)
+
+
+async def test_what_is_for_a_number_goes_there_as_long_as_it_is_the_contacts(world: World) -> None:
+    further, spelled = "+5511987654321", "+551187654321"
+    async with world.storage.tenant(world.one.tenant):
+        number = await PhoneNumber.create(contact_id=world.one.contact, phone=further)
+    for to in (PHONE, further, spelled):
+        assert isinstance(await world.delivers(await world.queued(to=to)), Done)
+    assert isinstance(await world.delivers(await world.queued(to=ELSEWHERE, contact_id=None)), Done)
+    assert world.sent_to == [PHONE, further, spelled, ELSEWHERE]
+    async with world.storage.tenant(world.one.tenant):
+        await number.delete()
+    assert isinstance(await world.delivers(await world.queued(to=further)), Done)
+    assert world.sent_to[-1] == PHONE
+
+
+@pytest.mark.parametrize("lane", ["otp", "utility"])
+async def test_a_code_that_was_asked_for_a_number_goes_there_or_nowhere(world: World, lane: str) -> None:
+    work = await world.queued(lane=lane)
+    await world.moves(phone=ELSEWHERE)
+    assert isinstance(await world.delivers(work), Done)
+    row = await world.row(work)
+    if lane == "otp":
+        assert (world.sent_to, row.status, row.reason) == ([], "suppressed", "number_changed")
+    else:
+        assert (world.sent_to, row.status, row.to) == ([ELSEWHERE], "sent", ELSEWHERE)
+
+
+async def test_what_is_sent_once_more_goes_to_the_number_that_its_contact_has_by_now(world: World) -> None:
+    work = await world.queued(follows=True)
+    async with world.storage.tenant(world.one.tenant):
+        await Message.filter(id=work.message_id).update(
+            status="unknown", attempts=1, resend_at=datetime.now(UTC), delivery="at_least_once"
+        )
+    await world.moves(phone=ELSEWHERE)
+    assert isinstance(await world.delivers(work), Done)
+    row = await world.row(work)
+    assert (world.sent_to, row.to, row.resent, row.attempts) == ([ELSEWHERE], ELSEWHERE, True, 2)
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_what_is_for_one_who_was_merged_goes_to_the_one_that_is_left(world: World, *, follows: bool) -> None:
+    work = await world.queued(follows=follows)
+    await world.merged(phone=ELSEWHERE)
+    assert isinstance(await world.delivers(work), Done)
+    assert world.sent_to == [ELSEWHERE if follows else PHONE], "its number is a further one of theirs"
+
+
+async def test_what_waits_for_a_contact_with_another_number_says_so(world: World) -> None:
+    work = await world.queued(follows=True, lane="marketing")
+    await world.moves(phone=ELSEWHERE, marketing_rests_until=datetime.now(UTC) + timedelta(hours=1))
+    outcome = await world.delivers(work)
+    assert isinstance(outcome, Retry)
+    row = await world.row(work)
+    assert (world.sent_to, row.status, row.reason, row.to) == ([], "queued", "contact_rests", ELSEWHERE)

@@ -9,9 +9,10 @@ from uuid import UUID
 
 import pytest
 from door_client import Account, a_line, a_phone, is_uuid7
+from support import waited_for
 
 from harkara.ids import uuid7
-from harkara.storage import receiving
+from harkara.storage import holding, receiving
 from harkara.storage.storage import Storage
 
 
@@ -395,3 +396,18 @@ async def test_words_that_stop_are_the_tenants_own_too(acme: Account) -> None:
 async def test_a_malformed_id_is_unknown_not_an_error(acme: Account) -> None:
     for id_ in ("1", "not-a-uuid", "00000000-0000-0000-0000-000000000000"):
         (await acme.call("GET", f"/contacts/{id_}")).is_problem(404)
+
+
+async def test_a_number_is_changed_once_nothing_leaves_to_the_old_one(acme: Account, storage: Storage) -> None:
+    contact, sender, new = await acme.contact(), await acme.sender(), a_phone()
+    async with storage.batch((acme.tenant,)) as con:
+        await holding.share(con, [UUID(contact)])  # as a gate that has looked
+        change = asyncio.create_task(acme.call("PATCH", f"/contacts/{contact}", body={"phone": new}))
+        await waited_for(con, change)
+        await con.execute(
+            "insert into messages (id, tenant_id, contact_id, sender_id, lane, \"to\", content, status, due_at,"
+            " attempted_at) values ($1, $2, $3, $4, 'utility', '+919876543210', '{}', 'sending', now(), now())",
+            uuid7(), acme.tenant, UUID(contact), UUID(sender),
+        )  # fmt: skip
+    assert (await change).status == 503, "it is in the air"
+    assert (await acme.get(f"/contacts/{contact}"))["phone"] == new

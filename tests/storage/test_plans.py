@@ -21,8 +21,8 @@ MOST_BLOCKS_A_ROW = 60
 MOST_ROWS_A_ROW = 30
 
 TYPES = {
-    "facts": "uuid[], text[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], uuid[]",
-    "about_invoices": "uuid[], text[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], uuid[]",
+    "facts": "uuid[], text[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], uuid[], text[]",
+    "about_invoices": "uuid[], text[], uuid[], uuid[], uuid[], uuid[], text[], text[], text[], text[], uuid[], text[]",
     "deferrals": "uuid[], text[], uuid[], timestamptz[], timestamptz[]",
     "held": "uuid[], timestamptz[], interval[]",
     "parked": "uuid[], uuid[]",
@@ -83,8 +83,8 @@ def values(name: str, messages: list[UUID], enrollments: list[UUID]) -> str:
         *([word] * count for word in FACTS_OF),
     ]
     columns: dict[str, list[list[Any]]] = {
-        "facts": [*facts, nothing],
-        "about_invoices": [*facts, messages],
+        "facts": [*facts, nothing, nothing],
+        "about_invoices": [*facts, messages, ["+5511987654321"] * count],
         "deferrals": [enrollments, tenant, messages, later, later],
         "held": [enrollments, later, ["1 h"] * count],
         "parked": [enrollments, messages],
