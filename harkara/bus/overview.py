@@ -37,6 +37,7 @@ _AGED = 100
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """One stream: what it holds, and when the oldest of it was stored. `missing` if there is none of that name.
 
+    The schedules of the topology lie there for ever, and count for nothing.
     `paused` are all who read it, those to come too (`harkara/bus/pausing.py`): until `paused_until`, or, without that,
     until somebody resumes them. `behind` are the servers of a cluster that should have a copy of it and have none that
     is complete: away, or catching up.
@@ -98,27 +99,44 @@ def _end_of(until: datetime | None) -> datetime | None:
 
 async def streams(api: Api, topology: Topology) -> list[StreamState]:
     """The streams of the topology, as it names them. Raises Unavailable."""
-    return list(await asyncio.gather(*(_stream(api, stream.name) for stream in topology.streams)))
+    clocks = frozenset(schedule.subject for schedule in topology.schedules)
+    return list(await asyncio.gather(*(_stream(api, stream.name, clocks) for stream in topology.streams)))
 
 
-async def _stream(api: Api, name: str) -> StreamState:
+async def _stream(api: Api, name: str, clocks: frozenset[str]) -> StreamState:
     try:
-        info = await api.call(f"STREAM.INFO.{name}")
+        info = await api.call(f"STREAM.INFO.{name}", {"subjects_filter": "sys.at.*"})
+        state: dict[str, Any] = info["state"]
+        found: dict[str, int] = state.get("subjects") or {}
+        messages = state["messages"] - sum(count for subject, count in found.items() if subject in clocks)
+        first_at = await _first_at(api, name, clocks, state["first_seq"]) if messages else None
     except ApiError:
         return StreamState(name=name, missing=True)
-    state: dict[str, Any] = info["state"]
     until = paused_until(info["config"].get("metadata"), datetime.now(UTC))
     return StreamState(
         name=name,
-        messages=state["messages"],
+        messages=messages,
         bytes=state["bytes"],
         consumers=state["consumer_count"],
         replicas=info["config"]["num_replicas"],
         behind=_behind(info),
-        first_at=msgspec.convert(state["first_ts"], datetime) if state["messages"] else None,
+        first_at=first_at,
         paused=until is not None,
         paused_until=_end_of(until),
     )
+
+
+async def _first_at(api: Api, stream: str, besides: frozenset[str], seq: int) -> datetime | None:
+    """When the first message from `seq` on was stored, besides those of some subjects; None if it is gone by now."""
+    for _ in range(len(besides) + 1):
+        try:
+            found = (await api.call(f"STREAM.MSG.GET.{stream}", {"seq": seq, "next_by_subj": ">"}))["message"]
+        except ApiError:
+            break
+        if found["subject"] not in besides:
+            return msgspec.convert(found["time"], datetime)
+        seq = found["seq"] + 1
+    return None
 
 
 def _behind(info: Mapping[str, Any]) -> tuple[str, ...]:

@@ -48,12 +48,16 @@ _SECRETS = "select id, access_token from senders where access_token is not null 
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at: whether it is well, what was found, and how to mend it if it isn't."""
+    """One thing that was looked at: whether it is well, what was found, and how to mend it if it isn't.
+
+    What is wrong with a tenant, a number or one message is a `warning`: the installation works.
+    """
 
     check: str
     well: bool
     found: str
     todo: str = ""
+    warning: bool = False
 
 
 Check = Callable[["Doctor"], AsyncIterator[Finding]]
@@ -84,6 +88,10 @@ def _well(check: str, found: str) -> Finding:
 
 def _bad(check: str, found: str, todo: str) -> Finding:
     return Finding(check=check, well=False, found=found, todo=todo)
+
+
+def _warning(check: str, found: str, todo: str) -> Finding:
+    return Finding(check=check, well=False, found=found, todo=todo, warning=True)
 
 
 async def _servers(doctor: Doctor) -> AsyncIterator[Finding]:
@@ -224,7 +232,7 @@ async def _gateways(doctor: Doctor) -> AsyncIterator[Finding]:
         found = await answering(check, url)
         if others and not getattr(settings, OWN_GATEWAYS[provider]):
             what = f"is looked for at {place}, as is that of {' and '.join(others)}"
-            yield _bad(check, what, f"set {OWN_GATEWAYS[provider].upper()}")
+            yield _warning(check, what, f"set {OWN_GATEWAYS[provider].upper()}")
         elif found.answers:
             yield _well(check, f"{place} answers in {found.ms:.0f} ms")
         else:
@@ -233,7 +241,7 @@ async def _gateways(doctor: Doctor) -> AsyncIterator[Finding]:
         words = HELD_BACK["number_disconnected"]
         why = one.told["session_detail"] or one.told["session_state"]
         what = f"no phone is linked to {one.name} of {one.tenant}: {why}"
-        yield _bad("number", what, addressed(words.todo, sender_id=one.id))
+        yield _warning("number", what, addressed(words.todo, sender_id=one.id))
 
 
 async def _numbers(doctor: Doctor) -> AsyncIterator[Finding]:
@@ -251,14 +259,14 @@ async def _numbers(doctor: Doctor) -> AsyncIterator[Finding]:
             yield _bad("tenant", f"the erasing of {tenant.tenant} has not ended", todo)
         else:
             found = f"{tenant.tenant} is paused with all its numbers: {tenant.why}"
-            yield _bad("tenant", found, f"`harkara ops resume tenant {tenant.tenant}`")
+            yield _warning("tenant", found, f"`harkara ops resume tenant {tenant.tenant}`")
     for one in doctor.status.stopped:
         whose = f"{one.name} of {one.tenant}"
         if one.kind == "campaign":
-            yield _bad("campaign", f"{whose} is paused: {one.why}", f"`harkara ops resume campaign {one.id}`")
+            yield _warning("campaign", f"{whose} is paused: {one.why}", f"`harkara ops resume campaign {one.id}`")
         elif one.why:
             todo = f"see to that, then `harkara ops resume sender {one.id}`"
-            yield _bad("number", f"{whose} is stopped: {one.why}", todo)
+            yield _warning("number", f"{whose} is stopped: {one.why}", todo)
         else:
             yield _well("number", f"{whose} was paused by its own tenant")
     if doctor.settings.secret_key:
@@ -284,7 +292,7 @@ async def _work(doctor: Doctor) -> AsyncIterator[Finding]:
     """What `status` finds besides servers and pauses: who is behind, and dead letters."""
     for line in doctor.status.trouble:
         if "dead letter" in line:
-            yield _bad("dead letters", line.partition(":")[0], "`harkara ops dead list`")
+            yield _warning("dead letters", line.partition(":")[0], "`harkara ops dead list`")
         elif " behind " in line:
             yield _bad("backlog", line, "`harkara ops lag --watch`; start one more process of that actor if it grows")
 

@@ -60,7 +60,7 @@ async def reached(settings: Settings) -> AsyncGenerator[tuple[Bus | BusError | S
 def doctor(data: Path, as_json: bool, max_age: float) -> None:
     """Looks over the whole set-up, and says how to mend it.
 
-    Exit status 1 if there is anything to mend.
+    Exit status 1 if the installation has anything to mend; what is wrong with a single tenant or number is a warning.
     """
 
     async def ask(settings: Settings) -> list[Finding]:
@@ -75,10 +75,10 @@ def doctor(data: Path, as_json: bool, max_age: float) -> None:
         table = new_table("", "check", "what", "reason")
         table.columns[3].header = "to do"
         for one in found:
-            mark = Text("✓", "green") if one.well else Text("✗", "red")
+            mark = Text("✓", "green") if one.well else Text("!", "yellow") if one.warning else Text("✗", "red")
             table.add_row(mark, one.check, one.found, one.todo)
         console().print(table)
-    raise SystemExit(0 if all(one.well for one in found) else TROUBLE)
+    raise SystemExit(0 if all(one.well or one.warning for one in found) else TROUBLE)
 
 
 @click.group()

@@ -15,6 +15,7 @@ from harkara.gateway.inbound import parse
 from harkara.gateway.protocol import Credentials, Refused
 from harkara.gateway.told import TemplateUpdate
 
+TO = "+919876543210"
 BODY = {"category": "MARKETING", "components": [{"type": "BODY", "text": "Hi {{1}}"}]}
 
 
@@ -101,3 +102,21 @@ async def test_one_that_may_not_be_used_is_refused_where_templates_are_enforced(
     wanted = {"messaging_product": "whatsapp", "to": "919876543210", "type": "template", "template": template}
     _, answer = await sandbox.post(wanted)
     assert answer["error"]["code"] == code
+
+
+@pytest.mark.parametrize("category", ["MARKETING", "UTILITY", "AUTHENTICATION", None])
+async def test_a_template_is_charged_as_its_category_says(sandbox: Caller, hook: Hook, category: str | None) -> None:
+    await sandbox.hook(hook, waba_id="42")
+    if category is not None:
+        body: dict[str, Any] = {"name": "news", "language": "en", "category": category, "components": []}
+        await sandbox.call("POST", "/v23.0/42/message_templates", json=body, headers=TOKEN)
+    template = {"name": "news", "language": {"code": "en"}}
+    await sandbox.post({"messaging_product": "whatsapp", "to": TO, "type": "template", "template": template})
+    await sandbox.accepted(TO, "A text")
+
+    def charged() -> list[str]:
+        told = [status for change in hook.changes for status in change["value"].get("statuses", [])]
+        return sorted(one["pricing"]["category"] for one in told if "pricing" in one)
+
+    await until(lambda: len(charged()) == 2, "both were delivered")
+    assert charged() == sorted([(category or "marketing").lower(), "service"])

@@ -217,8 +217,9 @@ async def test_a_lost_phone_is_told_and_its_number_alone_waits(live: Platform, s
         [line] = [one for one in (await told(live, "status"))["trouble"] if f"for Shop of {shop.tenant.id}" in one]
         assert "no phone is linked to its number" in line
         assert f"POST /senders/{shop.sender}/session/start" in line
-        linked = [one["found"] for one in await told(live, "doctor") if f"Shop of {shop.tenant.id}" in one["found"]]
-        assert linked[0].startswith(f"no phone is linked to Shop of {shop.tenant.id}: ")
+        linked = [one for one in await told(live, "doctor") if f"Shop of {shop.tenant.id}" in one["found"]]
+        assert linked[0]["found"].startswith(f"no phone is linked to Shop of {shop.tenant.id}: ")
+        assert (linked[0]["well"], linked[0]["warning"]) == (False, True)
         await shop.tenant.post(f"/senders/{shop.sender}/session/start")
         shop.server.scan(shop.name)
         await shop.becomes("working")

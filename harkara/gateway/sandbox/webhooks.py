@@ -19,7 +19,9 @@ from loguru import logger
 from harkara.gateway.errors import rule_for
 from harkara.gateway.sandbox.faults import Faults, Subject, webhook_delay
 from harkara.gateway.sandbox.numbers import Number, Numbers, user_id
+from harkara.gateway.sandbox.policy import find_template
 from harkara.gateway.sandbox.store import ARRIVED, DELIVERED, FAILED, STATUSES, Row, Store
+from harkara.gateway.sandbox.wire import TemplateObject
 
 #: Updates in one POST at most, and POSTs in flight to one number's address at most.
 BATCH = 500
@@ -47,6 +49,8 @@ _OUTAGE = 3
 
 #: The largest body that WhatsApp posts, in bytes; a bigger batch is posted in parts.
 LARGEST_POST = 3_000_000
+
+_template = msgspec.json.Decoder(TemplateObject)
 
 _NAMES = {bit: name for name, bit in STATUSES} | {ARRIVED: "inbound"}
 _BITS = (*(bit for _, bit in STATUSES), ARRIVED)
@@ -128,8 +132,17 @@ class Webhooks:
     def _keep(self, row: Row) -> None:
         self._kept += 1
         self._kept_up_to = max(self._kept_up_to, row.id)
-        # An inbound message is delivered whole; of an outbound one only the status matters.
-        self._push_next(row if row.inbound else row._replace(content=b""), after=0)
+        # An inbound message is delivered whole; of an outbound one only the status matters, and what it is charged as.
+        self._push_next(row if row.inbound else row._replace(content=self._category(row).encode()), after=0)
+
+    def _category(self, row: Row) -> str:
+        """What a message is charged as: its template's own category, `marketing` if that was never registered."""
+        if row.type != "template":
+            return "service"
+        content, number = _template.decode(row.content), self._numbers.get(row.number)
+        waba = number.waba_id or None if number is not None else None
+        found = find_template(self._store, waba, content.name, content.language.code)
+        return str(found["category"]).lower() if found else "marketing"
 
     def _load(self) -> None:
         """Fill up from the store."""
@@ -404,7 +417,7 @@ def _status(row: Row, bit: int) -> tuple[str, str]:
     if row.opaque is not None:
         parts.append(f'"biz_opaque_callback_data":{_quoted(row.opaque)}')
     if bit == DELIVERED:
-        parts.append(_pricing(row))
+        parts.append(_pricing(row.content.decode()))
     if bit == FAILED:
         parts.append(f'"errors":[{_ascii(_error(row.error or 131026))}]')
         return "{" + ",".join(parts) + "}", ""
@@ -412,10 +425,9 @@ def _status(row: Row, bit: int) -> tuple[str, str]:
     return "{" + ",".join(parts) + "}", f'"contacts":[{{{wa_id}"user_id":{user}}}],'
 
 
-def _pricing(row: Row) -> str:
+def _pricing(category: str) -> str:
     """Since October 2026 Meta charges within the 24-hour window, too."""
-    category = "marketing" if row.type == "template" else "service"
-    return f'"pricing":{{"billable":true,"pricing_model":"PMP","type":"regular","category":"{category}"}}'
+    return f'"pricing":{{"billable":true,"pricing_model":"PMP","type":"regular","category":{_quoted(category)}}}'
 
 
 def _error(code: int) -> dict[str, Any]:
