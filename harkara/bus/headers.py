@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: What JetStream dedupes on, per stream and for two minutes: always `<tenant>.<id>`.
 DEDUPE = "Nats-Msg-Id"
 #: The message's own id; unlike the broker's it survives a schedule.
@@ -34,7 +36,10 @@ SCHEDULE_TARGET = "Nats-Schedule-Target"
 OF_THE_BROKER = "Nats-"
 
 
+#: A line of a header block: a name of one word, and its value without what surrounds it. Other lines are no headers.
+_lines = re.compile(r"\r\n[ \t]*([^\s:]+)[ \t]*:[ \t]*((?:[^\r\n]*[^\s])?)").findall
+
+
 def read(block: bytes) -> dict[str, str]:
     """The headers in a block as the broker stores it: a first line, then one a line."""
-    lines = block.decode("utf-8", "replace").split("\r\n")[1:]
-    return {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+    return dict(_lines(block.decode("utf-8", "replace")))

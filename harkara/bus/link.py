@@ -32,6 +32,9 @@ Incoming = Callable[[Msg], None]
 #: Takes the subject and the body of a plain message, as bytes.
 Plain = Callable[[bytes, bytes], None]
 
+#: Takes the subject of a message, its reply subject, its headers as they are on the wire, and its body.
+Whole = Callable[[bytes, bytes, bytes, bytes], None]
+
 _RECONNECT_WAIT_S = 0.2
 _WATCH_EVERY_S = 3.0
 _ROUND_TRIP_S = 3.0
@@ -81,9 +84,13 @@ class _Straight(asyncio.Queue[Msg]):
 #: subscription it belongs, and the length of its body.
 _PLAIN = re.compile(rb"MSG (\S+) (\d+) (\d+)\r\n")
 
+#: The first line of one that has both: between them where its answer goes, and the length of its headers; at the end
+#: that of headers and body. What the broker says of a pull request has no reply subject.
+_WHOLE = re.compile(rb"HMSG (\S+) (\d+) (\S+) (\d+) (\d+)\r\n")
 
-class PlainParser(Parser):
-    """nats-py's parser, which hands plain messages on at once where somebody takes them as they are.
+
+class QuickParser(Parser):
+    """nats-py's parser, which hands messages on at once where somebody takes them as they are.
 
     What is made of a message on nats-py's own way costs four times what it takes to publish one and read its answer.
     """
@@ -92,10 +99,11 @@ class PlainParser(Parser):
         super().__init__(client)  # pyright: ignore[reportUnknownMemberType]
         #: By the number of a subscription.
         self.plain: dict[bytes, Plain] = {}
+        self.whole: dict[bytes, Whole] = {}
 
     async def parse(self, data: bytes = b"") -> None:
         """Take what came in."""
-        if self.plain and self.state == AWAITING_CONTROL_LINE:
+        if (self.plain or self.whole) and self.state == AWAITING_CONTROL_LINE:
             if self.buf:
                 data = bytes(self.buf) + data
                 self.buf.clear()
@@ -104,23 +112,27 @@ class PlainParser(Parser):
             await super().parse(data)
 
     def _quickly(self, data: bytes) -> bytes:
-        """Hand on the plain messages at the beginning; what is left.
+        """Hand on the messages at the beginning that are taken as they are; what is left.
 
         One of which only a part has come is kept in the buffer: were it left to nats-py, all that follows would be.
         """
         place = 0
-        while match := _PLAIN.match(data, place):
-            subject, number, size = match.groups()
+        while match := _PLAIN.match(data, place) or _WHOLE.match(data, place):
+            subject, number, *more, size = match.groups()
             begin = match.end()
             end = begin + int(size)
-            on = self.plain.get(number)
+            on: Callable[..., None] | None = self.whole.get(number) if more else self.plain.get(number)
             if on is None:
                 break
             if len(data) < end + CRLF_SIZE:
                 self.buf.extend(data[place:])
                 return b""
             try:
-                on(subject, data[begin:end])
+                if more:
+                    body = begin + int(more[1])
+                    on(subject, more[0], data[begin:body], data[body:end])
+                else:
+                    on(subject, data[begin:end])
             except Exception as error:  # it would end nats-py's read loop
                 logger.opt(exception=error).error("Taking a message from the broker failed")
             place = end + CRLF_SIZE
@@ -145,6 +157,7 @@ class Listener:
     subject: str
     on: Incoming
     plain: Plain | None
+    whole: Whole | None
     queue: str = ""
     sub: Any = field(default=None)
 
@@ -273,13 +286,16 @@ class Link:
         if client._flush_queue.empty():
             client._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
-    async def listen(self, subject: str, on: Incoming, plain: Plain | None = None, queue: str = "") -> Listener:
+    async def listen(
+        self, subject: str, on: Incoming, plain: Plain | None = None, whole: Whole | None = None, queue: str = ""
+    ) -> Listener:
         """Call `on` for each message, straight from the parser: it must be quick. Raises Unavailable.
 
-        If there is a `plain`, it is called instead of `on` for messages without headers that nobody wants answered. Of
-        all who listen in the same `queue` one gets each message.
+        If there is a `plain`, it is called instead of `on` for messages without headers that nobody wants answered; a
+        `whole`, for those with headers that are to be answered. Of all who listen in the same `queue` one gets each
+        message.
         """
-        listener = Listener(self, subject, on, plain, queue)
+        listener = Listener(self, subject, on, plain, whole, queue)
         if not await self.until_up(_ROUND_TRIP_S):
             raise Unavailable(f"no NATS server answers at {self._where}: try again")
         await self._subscribe(listener)
@@ -291,7 +307,9 @@ class Link:
         if listener not in self._listeners:
             return
         self._listeners.remove(listener)
-        self._client._ps.plain.pop(b"%d" % listener.sub._id, None)
+        number = b"%d" % listener.sub._id
+        self._client._ps.plain.pop(number, None)
+        self._client._ps.whole.pop(number, None)
         with heeding_cancellation(), contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(_ROUND_TRIP_S):
                 await (self._hear_out(listener.sub) if self.connected else listener.sub.unsubscribe())
@@ -321,12 +339,15 @@ class Link:
         # With nats-py's byte limit off, nothing is ever dropped here; pull credit bounds what can arrive.
         listener.sub = await self._client.subscribe(listener.subject, listener.queue, pending_bytes_limit=0)
         listener.sub._pending_queue = _Straight(listener.on)
+        number = b"%d" % listener.sub._id
         if listener.plain is not None:
-            self._client._ps.plain[b"%d" % listener.sub._id] = listener.plain
+            self._client._ps.plain[number] = listener.plain
+        if listener.whole is not None:
+            self._client._ps.whole[number] = listener.whole
 
     async def _dial(self) -> None:
         client: Any = _Client()
-        client._ps = PlainParser(client)
+        client._ps = QuickParser(client)
         self._client = client
         try:
             await client.connect(**self._options)

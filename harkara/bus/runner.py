@@ -18,6 +18,7 @@ from typing import Any
 from loguru import logger
 from nats.aio.msg import Msg
 
+from harkara.bus import headers
 from harkara.bus.actor import Actor
 from harkara.bus.api import Api
 from harkara.bus.counters import Counters
@@ -163,7 +164,7 @@ class Runner:
     async def start(self) -> None:
         """Declare the durable and begin to pull. Raises TopologyError or Unavailable if that can't be done."""
         await self._declare_soon()
-        self._listener = await self._link.listen(self._link.inbox(), self._on_message)
+        self._listener = await self._link.listen(self._link.inbox(), self._on_message, whole=self._on_whole)
         self._running = True
         self._active = self._now()
         self._link.on_up.append(self._on_up)
@@ -268,13 +269,18 @@ class Runner:
     # What comes in
 
     def _on_message(self, msg: Msg) -> None:
-        if not msg.reply:
+        if msg.reply:
+            self._take(raw_of(msg))
+        else:
             self._on_status(msg)
-            return
+
+    def _on_whole(self, subject: bytes, reply: bytes, head: bytes, body: bytes) -> None:
+        self._take(delivered(subject.decode(), reply.decode(), headers.read(head), body))
+
+    def _take(self, raw: Raw) -> None:
         self._heard = self._now()
         self._ills = 0
         self._asked = max(self._asked - 1, 0)
-        raw = raw_of(msg)
         self._held[raw.reply] = self._heard
         (self._suspects if raw.deliveries > SUSPECT and young() else self._ready).append(raw)
         self._look()
@@ -490,20 +496,25 @@ class Runner:
 
 
 def raw_of(msg: Msg) -> Raw:
+    """A delivery as nats-py hands it on."""
+    return delivered(msg.subject, msg.reply, msg.headers or {}, msg.data)
+
+
+def delivered(subject: str, reply: str, named: dict[str, str], body: bytes) -> Raw:
     """A delivery as the broker sent it; where it lies is told by its reply subject."""
-    tokens = msg.reply.split(".")
+    tokens = reply.split(".")
     # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>; newer servers may put a
     # domain and an account before the stream.
     start = 2 if len(tokens) == 9 else 4
     return Raw(
-        subject=msg.subject,
-        headers=msg.headers or {},
-        body=msg.data,
+        subject=subject,
+        headers=named,
+        body=body,
         stream=tokens[start],
         deliveries=int(tokens[start + 2]),
         seq=int(tokens[start + 3]),
         stored_ns=int(tokens[start + 5]),
-        reply=msg.reply,
+        reply=reply,
     )
 
 
