@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
+from asyncpg.protocol import protocol
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 from tortoise.backends.base.client import (
     NestedTransactionContext,
@@ -18,6 +19,11 @@ from tortoise.backends.base.client import (
 from tortoise.connection import get_connections
 
 from harkara.schemas.base import TENANT
+
+#: What the driver takes for an array: a list, or a tuple. It asks that of every element of every array too, of abstract
+#: classes, which took longer than all else that it does to send one (docs/decisions/0076-arrays-are-lists.md).
+for _name in ("IterableABC", "SizedABC"):
+    setattr(protocol, _name, (list, tuple))
 
 #: The tenants whose rows the transaction that is opened next may touch.
 tenants: ContextVar[tuple[str, ...] | None] = ContextVar("tenants", default=None)

@@ -388,3 +388,12 @@ def test_what_else_a_pool_says_keeps_its_traceback(storage: Storage, caplog: pyt
 
 def _of_the_pool(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.name == POOL]
+
+
+async def test_an_array_is_a_list_and_nothing_else_that_can_be_read_like_one(storage: Storage) -> None:
+    async with storage.anonymous() as con:
+        assert await con.fetchval("select $1::text[]", ["a", None, "b"]) == ["a", None, "b"]
+        assert await con.fetchval("select $1::text[]", [["a"], ["b"]]) == [["a"], ["b"]]
+    async with storage.anonymous() as con:
+        with pytest.raises(asyncpg.DataError, match="sized iterable"):
+            await con.fetchval("select $1::text[]", {"a"})
