@@ -62,8 +62,7 @@ local now = clock(given)
 local items = #wanted
 local answer = {{0, string.format('%.0f', now)}}
 local function put(key, arrival)
-  local ms = math.ceil((arrival - now) / 1000) + 1000
-  redis.call('SET', key, string.format('%.0f', arrival), 'PX', string.format('%.0f', ms))
+  redis.call('SET', key, string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 1000)
 end
 local held = tonumber(redis.call('GET', 'hold:' .. sender) or '0')
 if held > now then
@@ -123,7 +122,7 @@ for i = 1, items do
       if paired then
         local free = started + count * {PAIR_US}
         redis.call('SET', pair_key, string.format('%.0f %.0f %.0f', started, count, free),
-                   'PX', string.format('%.0f', math.ceil((free - now) / 1000) + 1))
+                   'PX', math.ceil((free - now) / 1000) + 1)
       end
       if counted then
         redis.call('ZADD', 'users:' .. users, string.format('%.0f', counted), to)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -75,6 +76,7 @@ class Step:
         return Advance(enrollment_id, status, reason, step=self.position, after=self.id)
 
 
+@lru_cache
 def delay(hours: float, speed: float) -> timedelta:
     """A step's delay on the clock; `speed` compresses it for demos."""
     return timedelta(hours=hours / speed)
