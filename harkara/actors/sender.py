@@ -27,6 +27,7 @@ from harkara.actors.deferrals import deferred
 from harkara.actors.gating import Gate, Judged
 from harkara.actors.hearing import MARKETING_REFUSED
 from harkara.actors.learning import learn
+from harkara.actors.lengths import Lengths
 from harkara.actors.linking import may_settle
 from harkara.actors.numbers import Numbers
 from harkara.actors.results import Results
@@ -99,7 +100,7 @@ class Sender:
         self._air = air or Air()
         self._steps, self._wake, self._speed = Steps(storage), wake, speed
         self._unknown_wait, self._receipts_read = unknown_wait, receipts_read
-        self._gate, self._results = Gate(storage), Results(storage)
+        self._gate, self._results, self._lengths = Gate(storage), Results(storage), Lengths(storage)
         self._aftermath = Aftermath(storage, numbers, speed)
 
     async def handle(self, batch: Sequence[Delivery[Send]]) -> Sequence[Outcome]:
@@ -123,6 +124,8 @@ class Sender:
         step = await self._steps.get(delivery.tenant, id_of(work.step_id)) if work.step_id else None
         variant = step.variant(id_of(work.contact_id)) if step and step.variants and work.contact_id else None
         content = said(work, step, variant)
+        if isinstance(content, Content) and content.template is not None:
+            content = await self._lengths.fitting(delivery.tenant, work.sender_id, content)
         attempt = attempt_of(delivery.tenant, delivery.cause, work, content, step, variant, self._speed)
         if number is None:  # it was deleted: the gate says what becomes of the message, and nothing leaves
             return await self._not_sent(delivery, attempt, step, await self._gate.begin(attempt), content)

@@ -26,14 +26,14 @@ from harkara.http.dry_texts import Trial
 from harkara.http.enrollments import check_meant, meant
 from harkara.http.lists import LAST, cursor
 from harkara.http.lists import before as place_of
-from harkara.http.previews import say, variant_for
+from harkara.http.previews import Lengths, lengths_of, say, variant_for
 from harkara.policy import quiet_hours
 from harkara.schemas.api import FaultShown, Paging
 from harkara.schemas.campaigns import DryContact, DryFault, DryMessage, DryRun, DryStep, NewDryRun
 from harkara.schemas.conditions import Condition
 from harkara.storage import segments
 from harkara.storage.enrolling import LAST_RUN, REFUSAL
-from harkara.storage.models import Campaign, CampaignStep, Contact, Sender, Tenant
+from harkara.storage.models import Campaign, CampaignStep, Contact, Sender, Template, Tenant
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -63,7 +63,8 @@ async def run(ctx: Context[NewDryRun, Paging]) -> DryRun:
         sql, values = _meant(campaign, ctx.tenant, wanted, await meant(con, ctx.tenant, wanted))
         counts = {row["reason"]: row["contacts"] for row in await con.fetch(COUNT.format(meant=sql), *values)}
         people, last = await _people(con, sql, values, ctx.query)
-        trial = Trial(steps)
+        lengths = lengths_of(await Template.filter(sender_id=campaign.sender_id))
+        trial = Trial(steps, lengths)
         tried = await trial.people(con, sql, values)
         blockers = await what_stands_in_the_way(campaign, version.id, ctx.came_at)
         warnings = await what_may_hold_back(campaign, version.id)
@@ -71,7 +72,7 @@ async def run(ctx: Context[NewDryRun, Paging]) -> DryRun:
         tenant = await Tenant.get(id=ctx.tenant)
     if campaign.status == "archived":
         blockers.add("status", "is archived: nobody can be enrolled any more")
-    plan = Plan(campaign, steps, at, ctx.door.settings.speed, tenant)
+    plan = Plan(campaign, steps, at, ctx.door.settings.speed, tenant, lengths)
     enrolled = counts.pop(None, 0)
     unsaid = await trial.faults(tried)
     return DryRun(
@@ -132,12 +133,19 @@ class Plan:
     """When each step of a campaign would leave, and what it would say."""
 
     def __init__(
-        self, campaign: Campaign, steps: Sequence[CampaignStep], at: datetime, speed: float, tenant: Tenant
+        self,
+        campaign: Campaign,
+        steps: Sequence[CampaignStep],
+        at: datetime,
+        speed: float,
+        tenant: Tenant,
+        lengths: Lengths,
     ) -> None:
         of_campaign: Any = campaign
         of_tenant: Any = tenant
         quiet = of_campaign.quiet_hours or of_tenant.quiet_hours
         self._steps, self._at, self._speed, self._timezone = steps, at, speed, tenant.timezone
+        self._lengths = lengths
         self._quiet = quiet_hours.read(msgspec.json.encode(quiet).decode()) if quiet else None
 
     def _due(self, step: CampaignStep) -> datetime:
@@ -161,7 +169,7 @@ class Plan:
 
     def _message(self, step: CampaignStep, contact: Contact) -> DryMessage:
         variant = variant_for(step, contact.id)
-        _, faults = say(variant.content() if variant else content_of(step), contact)
+        _, faults = say(variant.content() if variant else content_of(step), contact, self._lengths)
         at = self._due(step)
         until = self._quiet_until(at, contact)
         return DryMessage(

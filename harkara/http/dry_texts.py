@@ -6,7 +6,7 @@ Only what texts name is read of a contact, and what reads alike is filled in onc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -15,6 +15,7 @@ import msgspec
 
 from harkara import templating
 from harkara.http.campaign_rows import content_of, variants_of
+from harkara.policy.fits import overlong
 from harkara.rendering import Unsayable, choose, said
 from harkara.schemas.campaigns import DryFault
 from harkara.schemas.content import Content
@@ -61,8 +62,8 @@ class Faults:
 class _Saying:
     """What one step, or one variant of it, says: to whom it can't be said."""
 
-    def __init__(self, content: Content) -> None:
-        self._content = content
+    def __init__(self, content: Content, lengths: Mapping[tuple[str, str], int]) -> None:
+        self._content, self._lengths = content, lengths
         names = _named(content)
         self.varies = bool(names)
         self._fields = sorted({FIELDS[name] for name in names if name in FIELDS})
@@ -79,17 +80,21 @@ class _Saying:
     def _look(self, person: Any, attributes: dict[str, Any]) -> tuple[str, str] | None:
         values = variables(name=person["name"], phone=person["phone"], locale=person["locale"], attributes=attributes)
         try:
-            said(self._content, values)
+            faults = overlong(said(self._content, values), self._lengths)
         except Unsayable as fault:
             return fault.faults[0]
-        return None
+        return faults[0] if faults else None
 
 
 class Trial:
     """The steps of a version, tried on contacts."""
 
-    def __init__(self, steps: Sequence[CampaignStep]) -> None:
-        self._steps = [(step, variants, _sayings(step, variants)) for step in steps for variants in [variants_of(step)]]
+    def __init__(self, steps: Sequence[CampaignStep], lengths: Mapping[tuple[str, str], int]) -> None:
+        self._steps = [
+            (step, variants, [_Saying(content, lengths) for content in _contents(step, variants)])
+            for step in steps
+            for variants in [variants_of(step)]
+        ]
         self.varies = any(saying.varies for _, _, sayings in self._steps for saying in sayings)
 
     async def people(self, con: Connection, meant: str, values: Sequence[Any]) -> list[Any]:
@@ -117,8 +122,8 @@ class Trial:
         return found
 
 
-def _sayings(step: CampaignStep, variants: Sequence[Variant]) -> list[_Saying]:
-    return [_Saying(variant.content()) for variant in variants] or [_Saying(content_of(step))]
+def _contents(step: CampaignStep, variants: Sequence[Variant]) -> list[Content]:
+    return [variant.content() for variant in variants] or [content_of(step)]
 
 
 def _of(step: CampaignStep, variants: Sequence[Variant], sayings: Sequence[_Saying], contact: UUID) -> _Saying:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from harkara.http.invoices import owed
 from harkara.http.messages import OUTCOMES
 from harkara.http.problems import Problem, conflict, not_found
 from harkara.http.route import PREFIX
-from harkara.policy.fits import wording
+from harkara.policy.fits import fixed_length, overlong, wording
 from harkara.rendering import Unsayable, choose
 from harkara.rendering import said as filled
 from harkara.schemas.api import Accepted, FaultShown, Outcome
@@ -29,6 +29,9 @@ from harkara.schemas.content import Content
 from harkara.schemas.variants import Variant
 from harkara.storage.models import Campaign, CampaignStep, Contact, Sender, Template
 from harkara.templating import TemplateFault, compiled, variables
+
+#: How long templates are without their parameters, by name and language.
+Lengths = Mapping[tuple[str, str], int]
 
 
 async def preview(ctx: Context[PreviewStep, None]) -> Preview:
@@ -47,7 +50,7 @@ async def preview(ctx: Context[PreviewStep, None]) -> Preview:
         )
     invoice = await _invoice(ctx)
     values = values_of(contact, invoice=invoice)
-    content, faults = _filled(said, values)
+    content, faults = _filled(said, values, lengths_of([known] if known else []))
     return Preview(
         step_id=step.id,
         contact_id=contact.id,
@@ -86,16 +89,23 @@ def values_of(contact: Contact | None, phone: str = "", invoice: Mapping[str, st
     return variables(name=row.name, phone=phone, locale=row.locale, attributes=row.attributes, invoice=invoice)
 
 
-def say(said: Content, contact: Contact | None, phone: str = "") -> tuple[Content | None, Faults]:
+def lengths_of(known: Iterable[Template]) -> Lengths:
+    """How long these templates are without their parameters, as far as that is known, by name and language."""
+    found = ((one.name, one.language, fixed_length(one.components)) for one in known)
+    return {(name, language): length for name, language, length in found if length is not None}
+
+
+def say(said: Content, contact: Contact | None, lengths: Lengths) -> tuple[Content | None, Faults]:
     """What is said once the variables are filled in, if it can be, and what is wrong with it."""
-    return _filled(said, values_of(contact, phone))
+    return _filled(said, values_of(contact), lengths)
 
 
-def _filled(said: Content, values: Mapping[str, Any]) -> tuple[Content | None, Faults]:
+def _filled(said: Content, values: Mapping[str, Any], lengths: Lengths) -> tuple[Content | None, Faults]:
     try:
-        return filled(said, values), Faults()
+        content = filled(said, values)
     except Unsayable as fault:
         return fault.content, Faults(fault.faults)
+    return content, Faults(overlong(content, lengths))
 
 
 def _variables(said: Content, contact: Contact, values: dict[str, Any]) -> Iterator[VariableUsed]:
@@ -151,10 +161,11 @@ async def test(ctx: Context[StepTest, None]) -> Answer[Accepted | Outcome]:
         campaign, step = await _step(ctx)
         contact = await _contact(wanted.contact_id) if wanted.contact_id else None
         await _need_active(campaign)
+        lengths = lengths_of(await Template.filter(sender_id=campaign.sender_id))
     variant = _tested(step, wanted)
     invoice = await _invoice(ctx)
     said = variant.content() if variant else content_of(step)
-    content, faults = _filled(said, values_of(contact, to or "", invoice))
+    content, faults = _filled(said, values_of(contact, to or "", invoice), lengths)
     faults.refuse()
     if contact is not None and to is None:
         if contact.opted_out_at is not None or "utility" in contact.opt_outs:  # the lane of tests

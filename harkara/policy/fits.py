@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from harkara.schemas.content import Fault, Media, Template, TemplateButton
+from harkara.schemas.content import Content, Fault, Media, Template, TemplateButton
 
 #: Characters of a template's text with its parameters filled in, and of a one-time code.
 BODY_LIMIT, CODE_LIMIT = 1024, 15
@@ -92,8 +92,26 @@ def _parameters(template: Template, text: str) -> Iterator[Fault]:
     elif len(given) != len(places):
         takes = f"{len(places)} parameter{'' if len(places) == 1 else 's'}"
         yield "template.parameters", f"this template takes {takes}, not {len(given)}"
-    texts = list(given.values()) if isinstance(given, dict) else given
-    length = len(_PLACE.sub("", text)) + sum(map(len, texts))
+    yield from too_long(template, len(_PLACE.sub("", text)))
+
+
+def fixed_length(raw: Any) -> int | None:
+    """How long a template's text is without its parameters; None if its parts are not known."""
+    parts = components(raw)
+    return None if parts is None else sum(len(_PLACE.sub("", p.text)) for p in parts if p.type.upper() == "BODY")
+
+
+def overlong(content: Content, lengths: Mapping[tuple[str, str], int]) -> list[Fault]:
+    """That its template becomes too long with what is put into it, if it does; `lengths` are by name and language."""
+    template = content.template
+    fixed = None if template is None else lengths.get((template.name, template.language))
+    return [] if template is None or fixed is None else list(too_long(template, fixed))
+
+
+def too_long(template: Template, fixed: int) -> Iterator[Fault]:
+    """That the text becomes longer than WhatsApp takes, if it does; without its parameters it is `fixed` long."""
+    given = template.parameters
+    length = fixed + sum(map(len, given.values() if isinstance(given, dict) else given))
     if length > BODY_LIMIT:
         yield "template.parameters", f"the template's text becomes {length} characters long: {BODY_LIMIT} are possible"
 

@@ -165,6 +165,11 @@ _ASKED = """
 update templates set category = 'unknown' where tenant_id = $1 and sender_id = $2 and category = '' and updated_at <= $3
 """
 
+_COMPONENTS = """
+select components::text from templates
+where tenant_id || '' = $1 and sender_id = $2 and name = $3 and language = $4
+"""
+
 _UNREAD_OF = "select name, language from templates where tenant_id = $1 and sender_id = $2 and category = ''"
 
 #: Numbers whose account can be asked what a template is, which is known by its status alone.
@@ -186,6 +191,12 @@ async def account(con: Connection, tenant: str, sender_id: UUID) -> Account | No
 async def statuses(con: Connection, tenant: str, sender_id: UUID) -> dict[tuple[str, str], str]:
     """The status of each known template of a number, by name and language."""
     return {(row[0], row[1]): row[2] for row in await con.fetch(_STATUSES, tenant, sender_id)}
+
+
+async def components(con: Connection, tenant: str, sender_id: UUID, name: str, language: str) -> str | None:
+    """The parts of a number's template, as JSON; None if there is no such template."""
+    found: str | None = await con.fetchval(_COMPONENTS, tenant, sender_id, name, language)
+    return found
 
 
 async def unread_of(con: Connection, tenant: str, sender_id: UUID) -> list[tuple[str, str]]:

@@ -516,6 +516,22 @@ async def test_of_a_number_whose_account_nobody_can_ask_the_lane_is_all_there_is
     assert (await send_offer(storage, World(), one, "utility")).status == "sent"
 
 
+async def test_a_template_that_becomes_too_long_for_one_contact_does_not_leave(storage: Storage, one: Enrolled) -> None:
+    parts = '[{"type": "BODY", "text": "%s {{1}}"}]' % ("x" * 1000)
+    found = Found("offer", "en", "utility", "approved", None, None, parts)
+    async with storage.batch((one.tenant,)) as con:
+        await templates.replace(con, one.tenant, one.sender, [found], datetime.now(UTC))
+    async with storage.tenant(one.tenant):
+        said = {"template": {"name": "offer", "parameters": ["{{ attributes.note }}"]}}
+        await CampaignStep.filter(id=one.step).update(content=said)
+    world = World()
+    await send(storage, world, one, variables={"attributes": {"note": "y" * 24}})
+    row = await message(storage, one)
+    reason = "content: template.parameters: the template's text becomes 1025 characters long: 1024 are possible"
+    assert (row.status, row.reason, world.taken) == ("failed", reason, 0)
+    assert row.content["template"]["parameters"] == ["y" * 24]
+
+
 async def test_a_marketing_template_keeps_quiet_hours_and_caps_in_every_lane(storage: Storage, one: Enrolled) -> None:
     await offer(storage, one, "marketing")
     await settings(storage, one, quiet_hours=around_now())

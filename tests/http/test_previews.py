@@ -57,6 +57,34 @@ async def test_a_preview_of_a_template_says_what_the_contact_reads(acme: Account
     assert (shown["text"], shown["content"]["template"]["parameters"]) == ("Hi Asha!", {"who": "Asha"})
 
 
+async def test_a_template_that_becomes_too_long_for_one_contact_says_so_everywhere(
+    acme: Account, storage: Storage
+) -> None:
+    template = {"name": "order", "language": "en", "parameters": ["{{ attributes.note | default('-') }}"]}
+    campaign = await acme.campaign({"delay_hours": 0, "template": template}, active=False)
+    path = f"/campaigns/{campaign}/steps/{await only_step(acme, campaign)}"
+    sender = (await acme.get(f"/campaigns/{campaign}"))["sender_id"]
+    async with storage.tenant(acme.tenant):
+        parts = [{"type": "HEADER", "text": "Your order"}, {"type": "BODY", "text": "x" * 1000 + " {{1}}"}]
+        await Template.create(sender_id=sender, name="order", language="en", status="approved", components=parts)
+    fits, long = [await acme.contact(attributes={"note": "y" * length}) for length in (23, 24)]
+    said = "the template's text becomes 1025 characters long: 1024 are possible"
+    for contact, faults in ((fits, []), (long, [{"path": "template.parameters", "message": said}])):
+        assert (await acme.post(f"{path}/preview", {"contact_id": contact}, status=200))["faults"] == faults
+        tested = await acme.call("POST", f"{path}/test", body={"contact_id": contact})
+        one_off = await acme.call(
+            "POST", "/messages", body={"contact_id": contact, "sender_id": sender, "template": template}
+        )
+        for answer in (tested, one_off):
+            assert answer.status == (422 if faults else 202)
+            assert not faults or answer.is_problem(422).faults() == {"template.parameters": said}
+    planned = await acme.post(f"/campaigns/{campaign}/dry-run", {"contact_ids": [fits, long]}, status=200)
+    assert planned["steps"][0]["faults"] == [{"path": "template.parameters", "message": said, "contacts": 1}]
+    assert {one["contact_id"]: one["messages"][0]["fault"] for one in planned["items"]} == {
+        fits: None, long: f"template.parameters: {said}"
+    }  # fmt: skip
+
+
 async def command(bus: Bus, tenant: str) -> dict[str, Any]:
     stored = await bus.js.get_last_msg("COMMANDS", f"t.{tenant}.cmd.message.send")
     made: dict[str, Any] = json.loads(stored.data or b"")
