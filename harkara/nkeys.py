@@ -1,10 +1,15 @@
-"""The broker's own kind of keys and tokens: Ed25519 keys that are written in base32, and the JWTs they sign."""
+"""The broker's own kind of keys and tokens: Ed25519 keys that are written in base32, and the JWTs they sign.
+
+`python -m harkara.nkeys` makes an account key, as the front doors' setting and as that of the broker.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +50,7 @@ class AccountKey:
         except binascii.Error:
             raw = b""
         if len(raw) != 36 or raw[:2] != _SEED_OF_ACCOUNT or binascii.crc_hqx(raw[:-2], 0) != _checksum(raw):
-            raise BadSeed("is no seed of an account key: it begins with SA; `nk -gen account` makes one")
+            raise BadSeed("is no seed of an account key: it begins with SA; `python -m harkara.nkeys` makes one")
         return cls(raw[2:-2])
 
     @property
@@ -86,3 +91,8 @@ def _base64(data: bytes) -> str:
 
 #: Five bits of the letter S, then the whole letter of what the seed is of, over two bytes.
 _SEED_OF_ACCOUNT = bytes([_SEED | _ACCOUNT >> 5, (_ACCOUNT & 31) << 3])
+
+
+if __name__ == "__main__":
+    made = AccountKey(os.urandom(32))
+    sys.stdout.write(f"NATS_PARTNERS_SEED={made.seed}\nNATS_PARTNERS_ISSUER='\"{made.public}\"'\n")

@@ -228,6 +228,7 @@ class Feed:
             await self._leave(socket, patterns, catching_up)
 
     def _begin(self, socket: Socket, patterns: Patterns, since: int | Literal["now"]) -> asyncio.Task[None] | None:
+        socket.begins_after(self.position if since == "now" else since)
         if since == "now" or since == self.position:
             self._hub.join(socket, socket.who.tenant, patterns)
             return None

@@ -28,13 +28,16 @@ your access has ended.
 #: What the feed tells of itself, whatever was subscribed to.
 _OWN = ("feed.gap", "feed.closed")
 
-_GAP = "| `feed.gap` | Events between these two are not kept any more: fetch what you need | since, first, reason |"
+_ABOUT = (
+    "| `feed.gap` | Events between these two are not kept any more: fetch what you need | since, first, reason |",
+    "| `feed.closed` | The feed ends here; its `seq` is what to come back with | reason |",
+)
 
 
 def protocol() -> str:
     """The protocol, with a table of all events."""
     rows = [f"| `{type_}` | {cleandoc(event.__doc__ or '')} | {_fields(event)} |" for type_, event in _events()]
-    return "\n".join([_PROTOCOL.strip(), *rows, _GAP])
+    return "\n".join([_PROTOCOL.strip(), *rows, *_ABOUT])
 
 
 def _events() -> Iterator[tuple[str, type[Message]]]:

@@ -45,6 +45,10 @@ class Socket:
         self.who = who
         self.ended: asyncio.Task[None] | None = None
 
+    def begins_after(self, seq: int) -> None:
+        """All up to `seq` is known to the client, or not wanted."""
+        self._last = seq
+
     def take(self, frames: bytes, last: int) -> None:
         """Write these frames now, or keep them while older ones are read; `last` is the last one's sequence."""
         if self._held is not None:

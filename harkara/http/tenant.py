@@ -78,3 +78,6 @@ def _check_keywords(keywords: Keywords, faults: Faults) -> None:
                 faults.add(f"keywords.{name}[{index}]", "has no letters or digits, so no message is ever this word")
             elif name != "stop" and plain(word) in ALWAYS:
                 faults.add(f"keywords.{name}[{index}]", "always means to stop: it can't be given another meaning")
+    for name, text in msgspec.to_builtins(keywords.confirmations).items():
+        if text and "{{" in text:
+            faults.add(f"keywords.confirmations.{name}", "is sent as it stands: no {{ … }} is filled in here")

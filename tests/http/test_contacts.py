@@ -388,6 +388,7 @@ async def test_words_that_stop_are_the_tenants_own_too(acme: Account) -> None:
         ({"start": ["fine", "Stop."]}, "keywords.start[1]"),
         ({"ignored": ["STOP"]}, "keywords.ignored[0]"),
         ({"confirmations": {"stop": ""}}, "keywords.confirmations.stop"),
+        ({"confirmations": {"start": "Welcome, {{ first_name }}"}}, "keywords.confirmations.start"),
     ):
         refused = await acme.call("PATCH", "/tenant", body={"keywords": body})
         assert path in refused.is_problem(422).faults(), body

@@ -462,6 +462,26 @@ async def test_a_withdrawn_key_hears_nothing_more(front: Front, storage: Storage
         assert not stays.ws.closed
 
 
+@pytest.mark.parametrize("back", ["now", 0, 2])
+async def test_who_is_closed_before_anything_came_comes_back_to_where_they_were(
+    front: Front, bus: Bus, storage: Storage, key: str, tenant: str, back: str | int
+) -> None:
+    start = front.feed.position
+    for _ in range(3):
+        await say(bus, tenant, ContactOptedOut(id="1", reason="x"))
+    await until(lambda: front.feed.position >= start + 3, "the door has heard of them")
+    newest = front.feed.position
+    since = back if isinstance(back, str) else newest - back
+    async with front.listen(key, {"subscribe": ["reply.received"], "since": since}) as listening:
+        await until(lambda: tenant in front.feed._hub._groups, "it has read what there was")
+        async with storage.tenant(tenant) as con:
+            await con.execute("update api_keys set revoked_at = now()")
+        await front.feed.recheck()
+        told = await listening.next()
+    assert told["type"] == "feed.closed"
+    assert told["seq"] == (newest if since == "now" else since)
+
+
 async def test_a_member_who_was_put_out_hears_nothing_more(front: Front, storage: Storage, tenant: str) -> None:
     async with storage.tenant(tenant) as con:
         user = await con.fetchval("select user_id from tenant_users")
