@@ -164,6 +164,21 @@ def one_line(text: str) -> str:
     return stripped
 
 
+def credential(text: str, *, plain: bool) -> str:
+    """What was copied from elsewhere, without white space around it. Raises ValueError if it can't be what is meant.
+
+    What is `plain` has characters of the Latin alphabet, digits and signs only, as tokens do.
+    """
+    stripped = text.strip()
+    if not stripped:
+        raise ValueError("must not be empty")
+    if not stripped.isprintable():
+        raise ValueError("has a line break, or something else that can't be seen: copy it anew, in one piece")
+    if plain and not stripped.isascii():
+        raise ValueError("has other characters than Latin letters, digits and signs: copy it anew, in one piece")
+    return stripped
+
+
 #: In the database, and no zone: that of whichever machine reads it, and that of one that was not set up.
 _NO_ZONES = {"localtime", "Factory"}
 

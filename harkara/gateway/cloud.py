@@ -13,7 +13,7 @@ from yarl import URL
 
 from harkara.gateway.encode import encode_message
 from harkara.gateway.errors import Rule, rule_for, rule_for_status
-from harkara.gateway.exchange import Exchange, Reply
+from harkara.gateway.exchange import Exchange, Reply, prepared
 from harkara.gateway.protocol import (
     DOWNLOAD_LIMIT,
     Accepted,
@@ -24,7 +24,6 @@ from harkara.gateway.protocol import (
     Fetched,
     Listed,
     MediaInfo,
-    NotSent,
     Problem,
     Refused,
     Unknown,
@@ -171,6 +170,8 @@ class CloudGateway:
     ) -> Answer:
         """Send rendered content to a phone (E.164). Raises ValueError if the content says nothing."""
         route = self._route(credentials)
+        if isinstance(route, Refused):
+            return route
         payload = encode_message(to, content, opaque, reply_to)
         reply = await self._exchange.call("POST", route.messages, route.headers, payload)
         if not isinstance(reply, Reply):
@@ -189,6 +190,8 @@ class CloudGateway:
         if typing:
             body["typing_indicator"] = {"type": "text"}
         route = self._route(credentials)
+        if isinstance(route, Refused):
+            return route
         reply = await self._exchange.call("POST", route.messages, route.headers, msgspec.json.encode(body))
         decoded = _decoded(reply, _success)
         return Done() if isinstance(decoded, _Success) else decoded
@@ -249,26 +252,31 @@ class CloudGateway:
         """Give up all connections; a later call opens new ones."""
         await self._exchange.close()
 
-    def _route(self, credentials: Credentials) -> _Route:
-        """The prepared address and headers of one number and token."""
+    def _route(self, credentials: Credentials) -> _Route | Refused:
+        """The prepared address and headers of one number and token; a refusal if there can't be a request with them."""
         key = (credentials.phone_number_id, credentials.access_token)
         route = self._routes.get(key)
         if route is None:
+            made = prepared(lambda: self._new_route(credentials))
+            if isinstance(made, Refused):
+                return made
             if len(self._routes) >= _REMEMBERED_ROUTES:
                 self._routes.clear()
-            headers = HeaderMap(
-                {
-                    **_bearer(credentials),
-                    "Content-Type": "application/json",
-                    # Answers are a few hundred bytes: compressing them costs more than it saves.
-                    "Accept-Encoding": "identity",
-                    "Accept": "application/json",
-                    "User-Agent": "harkara",
-                }
-            )
-            route = _Route(Url(str(self._base / credentials.phone_number_id / "messages")), headers)
-            self._routes[key] = route
+            route = self._routes[key] = made
         return route
+
+    def _new_route(self, credentials: Credentials) -> _Route:
+        headers = HeaderMap(
+            {
+                **_bearer(credentials),
+                "Content-Type": "application/json",
+                # Answers are a few hundred bytes: compressing them costs more than it saves.
+                "Accept-Encoding": "identity",
+                "Accept": "application/json",
+                "User-Agent": "harkara",
+            }
+        )
+        return _Route(Url(str(self._base / credentials.phone_number_id / "messages")), headers)
 
 
 def _listed(template: _Template) -> Listed:
@@ -289,7 +297,7 @@ def _bearer(credentials: Credentials) -> dict[str, str]:
     return {"Authorization": f"Bearer {credentials.access_token}"}
 
 
-def _decoded(reply: Reply | NotSent | Unknown, decoder: msgspec.json.Decoder[_T]) -> _T | Problem:
+def _decoded(reply: Reply | Problem, decoder: msgspec.json.Decoder[_T]) -> _T | Problem:
     """The answer's body, or why there is none."""
     if not isinstance(reply, Reply):
         return reply

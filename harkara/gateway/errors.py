@@ -224,6 +224,14 @@ RULES: dict[int, Rule] = {
 
 _PERMISSIONS = _stop("Permission is not granted or has been removed", scope=Scope.APP, status=403)
 
+#: No request can be made of a number's credentials, such as a token with a line end; to say more would show the token.
+#: The status is what a gateway says to a wrong one that reaches it.
+UNFIT = _stop(
+    "The access token, or the phone_number_id, has a line break or another character that no request can carry",
+    scope=Scope.NUMBER,
+    status=401,
+)
+
 #: A code that the table does not know: it was refused; try once more in case it was their fault, then give up.
 UNLISTED = _retry("Unlisted error", scope=Scope.MESSAGE, status=400, delay_s=5, attempts=1)
 

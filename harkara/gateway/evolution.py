@@ -18,7 +18,7 @@ from yarl import URL
 from harkara.gateway import jids
 from harkara.gateway.abilities import lacks
 from harkara.gateway.errors import Scope
-from harkara.gateway.exchange import Exchange, Reply
+from harkara.gateway.exchange import Exchange, Reply, prepared
 from harkara.gateway.protocol import (
     DOWNLOAD_LIMIT,
     Accepted,
@@ -29,7 +29,6 @@ from harkara.gateway.protocol import (
     Fetched,
     Hook,
     MediaInfo,
-    NotSent,
     Problem,
     Qr,
     Refused,
@@ -275,8 +274,11 @@ class EvolutionGateway:
         *,
         named: bool = True,
         limit: int | None = None,
-    ) -> Reply | NotSent | Unknown:
-        url = self._base.joinpath(*path.split("/"), *([credentials.phone_number_id] if named else ()))
+    ) -> Reply | Problem:
+        name = [credentials.phone_number_id] if named else []
+        url = prepared(lambda: self._base.joinpath(*path.split("/"), *name))
+        if isinstance(url, Refused):
+            return url
         headers = {"apikey": credentials.access_token, "Accept": "application/json"}
         data = None
         if body is not None:
@@ -367,7 +369,7 @@ def _words(said: object) -> str:
     return "" if said is None else str(said)
 
 
-def _session(reply: Reply | NotSent | Unknown) -> Session | Problem:
+def _session(reply: Reply | Problem) -> Session | Problem:
     """What an answer says of the session's state: a code to scan says that it waits for a phone."""
     if not isinstance(reply, Reply):
         return reply

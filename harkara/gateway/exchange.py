@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, DetailedPyreqwestError, PoolTimeoutError, PyreqwestError
@@ -14,10 +14,13 @@ from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response
 from yarl import URL
 
-from harkara.gateway.protocol import NotSent, Unknown, Write
+from harkara.gateway.errors import UNFIT
+from harkara.gateway.protocol import NotSent, Problem, Refused, Unknown, Write
 
 #: Bytes read at once.
 PIECE = 1 << 16
+
+_T = TypeVar("_T")
 
 #: What may be sent, and where to; addresses and headers that are used often are prepared once.
 Data: TypeAlias = bytes | FormBuilder | None
@@ -35,6 +38,14 @@ class Reply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+def prepared(make: Callable[[], _T]) -> _T | Refused:
+    """What a request is made of, such as its headers; or a refusal, as of wrong credentials, if they can't be in it."""
+    try:
+        return make()
+    except ValueError:
+        return Refused(UNFIT.status, UNFIT.title, "", UNFIT)
 
 
 class Exchange:
@@ -63,16 +74,22 @@ class Exchange:
 
     async def call(
         self, method: str, url: Address, headers: Headers, data: Data = None, *, limit: int | None = None
-    ) -> Reply | NotSent | Unknown:
+    ) -> Reply | Problem:
         """One HTTP exchange, its answer at most `limit` bytes."""
+        ready = prepared(lambda: headers if isinstance(headers, HeaderMap) else HeaderMap(headers))
+        if isinstance(ready, Refused):
+            return ready
         if self._calls is None:
             self._calls = self._client().timeout(self._total).build()
         try:
-            request = self._calls.request(method, url if isinstance(url, Url) else str(url)).headers(headers)
+            request = self._calls.request(method, url if isinstance(url, Url) else str(url)).headers(ready)
             if isinstance(data, bytes):
                 request = request.body_bytes(data)
             elif data is not None:
                 request = request.multipart(data)
+        except (PyreqwestError, ValueError) as error:
+            return NotSent(_text(error))
+        try:
             if limit is not None:
                 return await _limited(request, limit)
             response = await request.build().send()
@@ -83,12 +100,15 @@ class Exchange:
             late = isinstance(error, TimeoutError)
             return Unknown(f"no answer within {self._total.total_seconds():g} s" if late else _text(error))
 
-    async def pour(self, url: Address, headers: Headers, write: Write, limit: int) -> Reply | NotSent | Unknown:
+    async def pour(self, url: Address, headers: Headers, write: Write, limit: int) -> Reply | Problem:
         """A GET whose answer of 200, at most `limit` bytes, is handed on in pieces; any other is the reply's body."""
+        ready = prepared(lambda: headers if isinstance(headers, HeaderMap) else HeaderMap(headers))
+        if isinstance(ready, Refused):
+            return ready
         if self._pours is None:
             # However large the file is, it may only not stand still.
             self._pours = self._client().read_timeout(self._total).build()
-        request = self._pours.get(str(url)).headers(headers)
+        request = self._pours.get(str(url)).headers(ready)
         try:
             async with request.build_streamed() as response:
                 if response.status != 200:

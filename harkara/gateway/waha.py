@@ -27,7 +27,6 @@ from harkara.gateway.protocol import (
     Fetched,
     Hook,
     MediaInfo,
-    NotSent,
     Problem,
     Qr,
     Session,
@@ -231,9 +230,7 @@ class WahaGateway:
     def _session_path(credentials: Credentials) -> str:
         return f"api/sessions/{credentials.phone_number_id}"
 
-    async def _call(
-        self, method: str, credentials: Credentials, path: str, body: Any = None
-    ) -> Reply | NotSent | Unknown:
+    async def _call(self, method: str, credentials: Credentials, path: str, body: Any = None) -> Reply | Problem:
         headers, data = _headers(credentials), None
         if body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
@@ -316,7 +313,7 @@ def _config(body: bytes) -> dict[str, Any]:
         return {}
 
 
-def _session(reply: Reply | NotSent | Unknown) -> Session | Problem:
+def _session(reply: Reply | Problem) -> Session | Problem:
     if not isinstance(reply, Reply):
         return reply
     if reply.status not in (200, 201):

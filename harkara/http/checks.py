@@ -55,6 +55,14 @@ class Faults(list[Fault]):
             self.add(path, str(error))
             return ""
 
+    def credential(self, path: str, text: str, *, plain: bool) -> str:
+        """What was copied from elsewhere, without white space around it."""
+        try:
+            return values.credential(text, plain=plain)
+        except ValueError as error:
+            self.add(path, str(error))
+            return ""
+
     def timezone(self, path: str, text: str | None) -> str | None:
         """A time zone's name as the IANA database spells it."""
         if text is None:

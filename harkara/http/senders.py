@@ -44,6 +44,16 @@ NEEDED = {
     "sandbox": (),
 }
 
+#: What is copied from a provider's pages: `True` for what is made of Latin letters, digits and signs there.
+COPIED = {
+    "phone_number_id": False,
+    "waba_id": False,
+    "portfolio_id": False,
+    "access_token": True,
+    "app_secret": True,
+    "verify_token": False,
+}
+
 #: What a row says of why its number rests.
 _OF_A_REST = ("status_reason", "error_code")
 
@@ -108,7 +118,8 @@ def check_new(ctx: Context[NewSender, None], faults: Faults, region: str | None)
     for name in () if faults.is_made_up("provider") else NEEDED[wanted.provider]:
         if getattr(wanted, name) is None:
             faults.add(name, f"is needed for the provider {wanted.provider}")
-    access_token, app_secret, phone_number_id = wanted.access_token, wanted.app_secret, wanted.phone_number_id
+    copied = {name: check_copied(name, getattr(wanted, name), faults) for name in COPIED}
+    access_token, app_secret, phone_number_id = map(copied.get, ("access_token", "app_secret", "phone_number_id"))
     if wanted.provider in SESSIONS and app_secret is None:
         app_secret = secrets.token_urlsafe(32)  # starting the session tells it to the gateway
     if wanted.provider == "sandbox":
@@ -119,16 +130,21 @@ def check_new(ctx: Context[NewSender, None], faults: Faults, region: str | None)
         "provider": wanted.provider,
         "phone": None if wanted.phone is None else faults.phone("phone", wanted.phone, region),
         "phone_number_id": phone_number_id,
-        "waba_id": wanted.waba_id,
+        "waba_id": copied["waba_id"],
         "access_token": ctx.door.vault.seal(access_token),
         "app_secret": ctx.door.vault.seal(app_secret),
-        "verify_token": wanted.verify_token or secrets.token_urlsafe(24),
+        "verify_token": copied["verify_token"] or secrets.token_urlsafe(24),
         "mps": wanted.mps,
         "daily_limit": wanted.daily_limit,
-        "portfolio_id": wanted.portfolio_id,
+        "portfolio_id": copied["portfolio_id"],
         "pair_limit": wanted.pair_limit,
         "window": wanted.window or ("enforce" if wanted.provider == "cloud" else "ignore"),
     }
+
+
+def check_copied(name: str, value: str | None, faults: Faults) -> str | None:
+    """A secret or an id as it was meant, however it was pasted."""
+    return None if value is None else faults.credential(name, value, plain=COPIED[name])
 
 
 async def _taken(ctx: Context[Any, Any], phone_number_id: str) -> Problem:
@@ -286,6 +302,7 @@ def check_changes(ctx: Context[PatchSender, None], faults: Faults, region: str |
     changes = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
     if body.name is not UNSET:
         changes["name"] = faults.filled("name", body.name)
+    changes |= {name: check_copied(name, changes[name], faults) for name in COPIED if name in changes}
     if isinstance(body.phone, str):
         changes["phone"] = faults.phone("phone", body.phone, region)
     return changes

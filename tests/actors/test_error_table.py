@@ -214,6 +214,25 @@ async def test_a_refusal_does_what_is_documented_and_nothing_else(desk: Desk, co
     assert await desk.seen() == stopped
 
 
+@pytest.mark.parametrize("row", [{"access_token": "EAAG-test\n"}, {"phone_number_id": "/1"}])
+async def test_credentials_that_no_request_can_carry_leave_nothing_in_doubt(desk: Desk, row: dict[str, str]) -> None:
+    """Stored before they were looked at, they stop their number as wrong ones do, and nobody is shown them."""
+    seal = Vault("a secret of at least 32 bytes, really").seal
+    stored = {name: seal(text) if name == "access_token" else text for name, text in row.items()}
+    async with desk.storage.tenant(desk.one.tenant):
+        await Number.filter(id=desk.one.sender).update(**stored)
+    outcome = await desk.send()
+    async with desk.storage.tenant(desk.one.tenant) as con:
+        message = await Message.get(id=desk.one.message)
+        told = await con.fetchval("select string_agg(body::text, '') from outbox")
+    assert isinstance(outcome, Retry)
+    assert not outcome.counts
+    assert (message.status, message.error_code) == ("queued", 401)
+    assert "no request can carry" in (message.reason or "")
+    assert await desk.seen() == "number is paused, alert"
+    assert "EAAG" not in f"{message.reason} {outcome.reason} {told}"
+
+
 @pytest.fixture(scope="module")
 async def hook(sandbox: Caller) -> AsyncIterator[Hook]:
     """Where the sandbox tells what became of messages that it took."""

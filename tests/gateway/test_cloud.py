@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from gateway import certificates
@@ -272,6 +274,26 @@ async def test_a_5xx_with_an_error_object_is_a_refusal(credentials: Credentials)
         answer = await _send(gateway, credentials)
         assert isinstance(answer, Refused), answer
         assert answer.rule.action is Action.RETRY
+
+
+@pytest.mark.parametrize("token", ["EAAG-test\n", "EAAG\r\nX-Other: 1", "EAAG\0test"])
+async def test_a_token_that_no_request_can_carry_is_a_wrong_one(token: str, credentials: Credentials) -> None:
+    async def take(writer: asyncio.StreamWriter) -> None:
+        writer.write(_answer(200, _ACCEPTED))
+
+    async def nowhere(_: bytes) -> None:
+        pass
+
+    async with peer(take) as (server_side, gateway):
+        wrong = msgspec.structs.replace(credentials, access_token=token)
+        answers: list[Any] = [await _send(gateway, wrong) for _ in range(2)]
+        answers += [await gateway.mark_read(wrong, "wamid.1"), await gateway.templates(wrong, "1")]
+        answers += [await gateway.fetch(wrong, "http://127.0.0.1:9/x", nowhere)]
+        for answer in answers:
+            assert isinstance(answer, Refused), answer
+            assert (answer.rule.action, answer.rule.alert, answer.rule.waits) == (Action.STOP, True, True)
+            assert "EAAG" not in f"{answer.title} {answer.details}"
+        assert server_side.connections == 0
 
 
 async def test_a_redirect_is_not_followed_with_the_token(credentials: Credentials) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from gateway.evolution_server import EvolutionServer
@@ -241,6 +242,16 @@ async def test_waha_tells_what_whatsapp_refuses(waha: World) -> None:
     answer = await waha.send()
     assert isinstance(answer, Refused), answer
     assert (answer.rule.action, answer.rule.attempts) == (Action.RETRY, 1)
+
+
+async def test_a_token_that_no_request_can_carry_is_a_wrong_one(phone: World) -> None:
+    await phone.linked()
+    phone.credentials = msgspec.structs.replace(phone.credentials, access_token="global-key\n")
+    for answer in (await phone.send(), await phone.client.state(phone.credentials)):
+        assert isinstance(answer, Refused), answer
+        assert (answer.rule.action, answer.rule.alert, answer.rule.waits) == (Action.STOP, True, True)
+        assert "global-key" not in f"{answer.title} {answer.details}"
+    assert phone.server.taken == []
 
 
 async def test_nobody_listens(phone: World) -> None:

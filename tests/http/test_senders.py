@@ -19,6 +19,7 @@ from harkara.http.door import Door, build
 from harkara.ids import uuid7
 from harkara.storage import halting, pausing
 from harkara.storage.halting import Bad
+from harkara.storage.models import Sender
 from harkara.storage.storage import Storage
 
 CLOUD: dict[str, Any] = {
@@ -97,6 +98,42 @@ async def test_what_is_missing_or_wrong_is_named_and_nothing_is_stored(
     answer = await acme.call("POST", "/senders", body=CLOUD | change)
     assert set(answer.is_problem(422).faults()) == paths
     assert (await acme.get("/senders"))["items"] == []
+
+
+COPIED = ("phone_number_id", "waba_id", "portfolio_id", "access_token", "app_secret", "verify_token")
+
+
+async def test_what_was_pasted_with_white_space_is_taken_without_it(
+    acme: Account, storage: Storage, door: Door
+) -> None:
+    said = CLOUD | {"portfolio_id": "88", "verify_token": "mine"}
+    made = await acme.post("/senders", said | {name: f" \u00a0{said[name]}\r\n" for name in COPIED})
+    assert made["verify_token"] == "mine"
+    changed = {name: f"\n{said[name]}-new\t" for name in COPIED if name != "phone_number_id"}
+    for ending in ("", "-new"):
+        async with storage.tenant(acme.tenant):
+            row = await Sender.get(id=made["id"])
+        assert (row.phone_number_id, row.waba_id, row.portfolio_id) == ("1055", f"77{ending}", f"88{ending}")
+        secrets = door.vault.open(row.access_token), door.vault.open(row.app_secret), row.verify_token
+        assert secrets == (f"token-very-secret{ending}", f"app-very-secret{ending}", f"mine{ending}")
+        assert (await acme.call("PATCH", f"/senders/{made['id']}", body=changed)).status == 200
+
+
+@pytest.mark.parametrize("name", COPIED)
+@pytest.mark.parametrize(
+    ("text", "plain"), [("a\nb", False), ("a\0b", False), ("a\u200bb", False), (" \n", False), ("tоken", True)]
+)
+async def test_what_can_not_be_what_was_copied_is_refused_by_name(
+    acme: Account, name: str, text: str, *, plain: bool
+) -> None:
+    if plain and name not in ("access_token", "app_secret"):
+        return
+    answer = await acme.call("POST", "/senders", body=CLOUD | {name: text})
+    assert list(answer.is_problem(422).faults()) == [name]
+    made = await acme.post("/senders", CLOUD)
+    if name != "phone_number_id":
+        answer = await acme.call("PATCH", f"/senders/{made['id']}", body={name: text})
+        assert list(answer.is_problem(422).faults()) == [name]
 
 
 async def test_a_number_that_another_sender_has_is_refused_by_its_id(acme: Account, other: Account) -> None:
