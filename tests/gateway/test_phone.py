@@ -145,3 +145,13 @@ async def test_files_are_shown_only_if_a_browser_cannot_run_them(sandbox: Caller
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.content_type == (mime_type if inline else "application/octet-stream")
     assert (await sandbox.call("GET", "/sandbox/phone/media/..%2Fsandbox.db"))[0] == 404
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("image", b"\x89PNG"), ("sticker", b"RIFF\x22\x00\x00\x00WEBP")])
+async def test_a_picture_of_which_no_file_is_given_can_be_shown(sandbox: Caller, kind: str, begins: bytes) -> None:
+    await sandbox.accepted("+" + A)
+    await sandbox.call("POST", "/sandbox/inbound", json={"from": A, "to": NUMBER, "type": kind})
+    _, thread = await sandbox.call("GET", f"/sandbox/phone/messages?number={NUMBER}&chat={A}")
+    address = f"{sandbox.url}/sandbox/phone/media/{thread['items'][-1]['content']['id']}"
+    async with aiohttp.ClientSession() as session, session.get(address) as response:
+        assert (await response.read()).startswith(begins)

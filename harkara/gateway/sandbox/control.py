@@ -35,10 +35,13 @@ _HANDSHAKE_S = 10.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _S = TypeVar("_S", Policy, Pace)
 
-#: A picture of one pixel, for inbound images that bring none.
-_PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
+#: Pictures of one pixel, for inbound ones that bring none.
+_STAND_INS = {
+    "image": base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    ),
+    "sticker": base64.b64decode("UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA"),
+}
 
 _MEDIA_TYPES = {
     "image": "image/png",
@@ -412,7 +415,7 @@ async def _with_media(sandbox: Sandbox, number: str, kind: str, content: dict[st
         data = base64.b64decode(content.pop("data", ""), validate=True)
     except (binascii.Error, TypeError):
         raise Problem(f"{kind}.data must be base64", path=f"{kind}.data") from None
-    file = sandbox.media.add(number, mime_type, data or (_PIXEL if kind == "image" else b"sandbox"))
+    file = sandbox.media.add(number, mime_type, data or _STAND_INS.get(kind, b"sandbox"))
     await sandbox.store.committed()
     return {"id": file.id, "mime_type": mime_type, "sha256": file.sha256, **content}
 

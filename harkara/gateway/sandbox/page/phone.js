@@ -127,6 +127,7 @@ function mediaPart(type, media) {
       element.src = source;
       if (tag === "img") element.alt = media.caption || type;
       else element.controls = true;
+      if (tag === "img") element.onerror = () => element.replaceWith(fillCard(make("div"), type, type, "can't be shown"));
       return element;
     }
     const card = link("", "");
@@ -149,7 +150,12 @@ const component = (content, kind, index) =>
   (content.components ?? []).find(
     (part) => part.type?.toLowerCase() === kind && (index === undefined || String(part.index) === String(index)),
   );
-const valueOf = (parameter) => parameter?.text ?? parameter?.payload ?? parameter?.coupon_code ?? "";
+const valueOf = (parameter) =>
+  parameter?.text ??
+  parameter?.payload ??
+  parameter?.coupon_code ??
+  (parameter?.currency ?? parameter?.date_time)?.fallback_value ??
+  "";
 
 function filled(text, parameters) {
   let place = 0;
@@ -290,7 +296,7 @@ function body(message) {
       return [fillCard(make("div"), "location", content.name || content.latitude + ", " + content.longitude, content.address || "")];
     case "contacts":
       return content.map((contact) => fillCard(make("div"), "contacts", contact.name?.formatted_name ?? "", contact.phones?.[0]?.phone ?? ""));
-    default: return [make("div", "tag", message.type), words(JSON.stringify(content))];
+    default: return [make("div", "tag", message.type), ...(Object.keys(content).length ? [words(JSON.stringify(content))] : [])];
   }
 }
 
@@ -300,7 +306,7 @@ function bubble(message, others = []) {
   if (message.context) {
     const beside = others.find((other) => other.wamid === message.context);
     const said = beside ? summary(beside) : find(message.context)?.dataset.summary;
-    element.append(make("div", "quote", said ?? "an earlier message"));
+    element.append(words(said || "an earlier message", "quote"));
   }
   element.dataset.summary = summary(message) ?? "";
   element.append(...body(message));
@@ -407,6 +413,12 @@ function paintRow(chat) {
   badge.textContent = chat.unread;
 }
 
+// Whether a chat is among those that are searched for, as the sandbox finds them.
+function isSought(chat) {
+  const part = query.replace(/^\++/, "").toLowerCase();
+  return [chat.chat, chat.name || ""].some((text) => text.toLowerCase().includes(part));
+}
+
 function rowOf(chat) {
   chat.row = make("li");
   const button = make("button");
@@ -472,8 +484,7 @@ function hear(news) {
       moved.set(known, true);
     } else if (item.kind === "read") readBy(item);
   }
-  if (query) return;
-  const rows = [...moved.keys()].reverse().map((chat) => (chat.row ? (paintRow(chat), chat.row) : rowOf(chat)));
+  const rows = [...moved.keys()].filter(isSought).reverse().map((chat) => (chat.row ? (paintRow(chat), chat.row) : rowOf(chat)));
   const list = $("chats");
   const before = list.scrollHeight;
   const top = list.scrollTop;
