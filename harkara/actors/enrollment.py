@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from harkara.actors.moving import moved
 from harkara.actors.noting import Noting
@@ -47,7 +48,7 @@ from harkara.schemas.events import (
     EnrollmentStopped,
 )
 from harkara.schemas.work import EnrollPage, LaunchAudience, MovePage, StopPage
-from harkara.storage import enrolling, goals, holding, moving, outbox, segments
+from harkara.storage import enrolling, goals, holding, merging, moving, outbox, segments
 from harkara.storage.auditing import Note, note, noted
 from harkara.storage.enrolling import CampaignStart, NewEnrollment
 from harkara.storage.goals import Reached
@@ -56,6 +57,9 @@ from harkara.storage.storage import Storage
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
+
+#: What is asked of one contact.
+OfContact = TypeVar("OfContact", StartEnrollment, StopEnrollment, ReachGoal)
 
 #: Contacts a page of a bulk enrolment: one transaction, then the next page is a message of its own.
 PAGE = 1000
@@ -115,6 +119,7 @@ class Enrollment:
 
     async def _start(self, batch: list[Delivery[StartEnrollment]]) -> list[Outcome]:
         async with self._storage.batch({d.tenant for d in batch}) as con:
+            batch = await _of_kept(con, batch)
             wanted = [(d.tenant, UUID(d.message.campaign_id)) for d in batch]
             starts = await enrolling.campaigns(con, wanted)
             new: list[NewEnrollment] = []
@@ -164,10 +169,13 @@ class Enrollment:
 
     async def _stop(self, batch: list[Delivery[StopEnrollment]]) -> list[Outcome]:
         """Stop what runs. A command that was carried out before is told again, and stops nobody who came since."""
-        stops = [(d.tenant, UUID(d.message.campaign_id), UUID(d.message.contact_id), d.message.reason) for d in batch]
         ids = [self._noting.id_of(d) for d in batch]
         async with self._storage.batch({d.tenant for d in batch}) as con:
-            await holding.exclude(con, {contact_id for _, _, contact_id, _ in stops})  # until the holds are committed
+            await holding.exclude(con, {UUID(d.message.contact_id) for d in batch})  # until the holds are committed
+            batch = await _of_kept(con, batch)
+            stops = [
+                (d.tenant, UUID(d.message.campaign_id), UUID(d.message.contact_id), d.message.reason) for d in batch
+            ]
             done = await noted(con, ids)
             new = [stop for stop, id_ in zip(stops, ids, strict=True) if id_ not in done]
             stopped = {(row[1], row[2], row[3]): row[0] for row in await enrolling.stop(con, new)}
@@ -184,10 +192,11 @@ class Enrollment:
 
     async def _goal(self, batch: list[Delivery[ReachGoal]]) -> list[Outcome]:
         """Note who has reached it. A command that was carried out before is told again, of nobody who came since."""
-        wanted = [(d.tenant, UUID(d.message.campaign_id), UUID(d.message.contact_id)) for d in batch]
         ids = [self._noting.id_of(d) for d in batch]
         async with self._storage.batch({d.tenant for d in batch}) as con:
-            await holding.exclude(con, {contact_id for _, _, contact_id in wanted})
+            await holding.exclude(con, {UUID(d.message.contact_id) for d in batch})
+            batch = await _of_kept(con, batch)
+            wanted = [(d.tenant, UUID(d.message.campaign_id), UUID(d.message.contact_id)) for d in batch]
             done = await noted(con, ids)
             new = [key for key, id_ in zip(wanted, ids, strict=True) if id_ not in done]
             found = {(r.tenant, r.campaign_id, r.contact_id): r for r in await goals.reach(con, new)}
@@ -245,6 +254,8 @@ class Enrollment:
             if page.contact_ids is None and page.found is None:
                 return Done((await _find(con, d),))
             ids, following = _ids_of(page)
+            merged = await merging.kept(con, [(d.tenant, id_) for id_ in ids]) if page.contact_ids else {}
+            ids = list(dict.fromkeys(merged.get(id_, id_) for id_ in ids))
             # The same page enrols the same ids again: a redelivery finds its own rows.
             new = [
                 self._new(
@@ -401,6 +412,18 @@ async def _find(con: Connection, d: Delivery[EnrollPage]) -> Outgoing:
         refused=dict(Counter(page.refused) + left_out),
     )
     return Outgoing(more, d.tenant, f"{page.bulk_id}.{page.after or 'first'}.found", d.cause)
+
+
+async def _of_kept(con: Connection, batch: list[Delivery[OfContact]]) -> list[Delivery[OfContact]]:
+    """The same commands, about the one whom a contact was merged into since they were given."""
+    merged = await merging.kept(con, [(d.tenant, UUID(d.message.contact_id)) for d in batch])
+    if not merged:
+        return batch
+    kept = [merged.get(UUID(d.message.contact_id)) for d in batch]
+    return [
+        d if id_ is None else structs.replace(d, message=structs.replace(d.message, contact_id=str(id_)))
+        for d, id_ in zip(batch, kept, strict=True)
+    ]
 
 
 def _ids_of(page: EnrollPage) -> tuple[list[UUID], Following]:

@@ -64,6 +64,9 @@ left join lateral (
   union all
   select k.* from phone_numbers n join contacts k on k.id = n.contact_id and k.tenant_id = n.tenant_id
   where n.tenant_id = i.tenant_id and n.phone = i.phone and i.contact_id is null
+  union all
+  select k.* from contact_merges g join contacts k on k.id = g.contact_id and k.tenant_id || '' = g.tenant_id
+  where g.id = i.contact_id and g.tenant_id || '' = i.tenant_id
   limit 1) k on true
 order by i.place
 """

@@ -118,6 +118,10 @@ set phone = coalesce(phone, $3), wa_user_id = coalesce(wa_user_id, $4), name = c
 where tenant_id = $1 and id = $2
 """
 _FURTHER_NUMBER = "insert into phone_numbers (id, tenant_id, contact_id, phone, label) values ($1, $2, $3, $4, '')"
+_KEPT = """
+select g.id, g.contact_id from unnest($1::text[], $2::uuid[]) as i (tenant_id, id)
+join contact_merges g on g.id = i.id and g.tenant_id || '' = i.tenant_id
+"""
 _MERGED = "insert into contact_merges (id, tenant_id, contact_id) values ($1, $2, $3)"
 
 _RUNS = ("active", "paused")
@@ -136,6 +140,11 @@ async def lock(con: Connection, tenant: str, ids: Sequence[UUID]) -> dict[UUID, 
     """
     await holding.exclude(con, ids)
     return {row["id"]: row for row in await con.fetch(_LOCK, tenant, list(ids))}
+
+
+async def kept(con: Connection, contacts: Sequence[tuple[str, UUID]]) -> dict[UUID, UUID]:
+    """Into whom those of these (tenant, contact) were merged that were: what is asked of them is asked of the kept."""
+    return {row[0]: row[1] for row in await con.fetch(_KEPT, *map(list, zip(*contacts, strict=True)))}
 
 
 async def merge(con: Connection, tenant: str, kept: Any, gone: Any) -> list[Told]:

@@ -14,6 +14,8 @@ import pytest
 from enrolled import Enrolled, enrolled
 from support import NewTenant, waited_for
 
+from harkara.actors.dispatcher import Dispatcher
+from harkara.actors.enrollment import Enrollment
 from harkara.actors.numbers import Number
 from harkara.actors.sender import Sender
 from harkara.bus.messages import Delivery
@@ -21,10 +23,11 @@ from harkara.bus.outcomes import Done, Outcome, Retry
 from harkara.gateway.errors import rule_for
 from harkara.gateway.protocol import Accepted, Answer, Credentials, Refused
 from harkara.ids import uuid7
+from harkara.schemas.commands import ReachGoal, SendMessage, StartEnrollment, StopEnrollment
 from harkara.schemas.content import Content
-from harkara.schemas.work import Send
+from harkara.schemas.work import EnrollPage, Send
 from harkara.storage import holding, merging, sending
-from harkara.storage.models import Contact, Message, PhoneNumber
+from harkara.storage.models import Contact, ContactCampaignProgress, Message, PhoneNumber
 from harkara.storage.sending import Intent
 from harkara.storage.storage import Storage
 
@@ -48,6 +51,9 @@ class World:
         return None
 
     async def away(self, *_: Any) -> None:
+        pass
+
+    def wake(self, *_: Any) -> None:
         pass
 
     def give_back(self, _: str) -> None:
@@ -104,6 +110,17 @@ class World:
         async with self.storage.tenant(self.one.tenant) as con:
             rows = await con.fetch("select subject, body::text from outbox order by id")
         return [(row[0].rpartition(".evt.")[2], msgspec.json.decode(row[1])) for row in rows]
+
+    async def asked(self, command: Any) -> list[str]:
+        """A command comes to whoever does it; what is told."""
+        parts: Any = self
+        d: Delivery[Any] = Delivery(
+            command, self.one.tenant, str(uuid7()), "cause", 1, "s", "COMMANDS", 1, datetime.now(UTC), 1
+        )
+        actor = Dispatcher if isinstance(command, SendMessage) else Enrollment
+        (outcome,) = await actor(self.storage, parts).handle([d])
+        assert isinstance(outcome, Done)
+        return [event.message.subject.rpartition(".evt.")[2] for event in outcome.events]
 
     async def row(self, work: Send) -> Message:
         async with self.storage.tenant(self.one.tenant):
@@ -229,3 +246,39 @@ async def test_what_waits_for_a_contact_with_another_number_says_so(world: World
     assert isinstance(outcome, Retry)
     row = await world.row(work)
     assert (world.sent_to, row.status, row.reason, row.to) == ([], "queued", "contact_rests", ELSEWHERE)
+
+
+@pytest.mark.parametrize(("command", "reason"), [(StopEnrollment, "by_hand"), (ReachGoal, "goal_reached")])
+async def test_a_stop_that_was_accepted_for_one_who_was_merged_is_the_kept_ones(
+    world: World, command: Any, reason: str
+) -> None:
+    stop = command(campaign_id=str(world.one.campaign), contact_id=str(world.one.contact))
+    await world.merged(phone=ELSEWHERE)
+    assert "enrollment.stopped" in await world.asked(stop)
+    row = await world.one.row(world.storage)
+    assert (row.status, row.stopped_reason) == ("stopped", reason)
+
+
+@pytest.mark.parametrize("many", [True, False])
+async def test_who_was_merged_after_an_enrolment_was_accepted_is_enrolled_as_the_kept_one(
+    world: World, *, many: bool
+) -> None:
+    async with world.storage.tenant(world.one.tenant):
+        await ContactCampaignProgress.all().delete()
+    kept, gone, campaign = await world.merged(phone=ELSEWHERE), str(world.one.contact), str(world.one.campaign)
+    page = EnrollPage(bulk_id=str(uuid4()), campaign_id=campaign, started_at=datetime.now(UTC), contact_ids=[gone])
+    told = await world.asked(page if many else StartEnrollment(campaign_id=campaign, contact_id=gone))
+    assert "enrollment.started" in told
+    async with world.storage.tenant(world.one.tenant):
+        assert [row.contact_id for row in await ContactCampaignProgress.all()] == [kept]
+
+
+async def test_what_was_accepted_for_one_who_was_merged_is_sent_to_the_kept_one(world: World) -> None:
+    command = SendMessage(
+        sender_id=str(world.one.sender), content=Content(body="Hello"), contact_id=str(world.one.contact)
+    )
+    kept = await world.merged(phone=ELSEWHERE)
+    assert "message.queued" in await world.asked(command)
+    async with world.storage.tenant(world.one.tenant):
+        row = await Message.get()
+    assert (row.to, str(vars(row)["contact_id"]), row.status) == (ELSEWHERE, str(kept), "queued")
