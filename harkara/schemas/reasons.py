@@ -23,6 +23,7 @@ Reason = Literal[
     "number_changed",
     "tenant_inactive",
     "enrollment_stopped",
+    "step_removed",
     "goal_reached",
     "exit_condition",
     "campaign_inactive",
@@ -67,6 +68,10 @@ POLICY: Mapping[str, Words] = {
     "enrollment_stopped": Words(
         "its enrolment was stopped before its turn came",
         "nothing: a stop, a reply or a number that nothing reaches ends a campaign",
+    ),
+    "step_removed": Words(
+        "its enrolment goes on with a version of the campaign that does not have its step any more",
+        "nothing: what comes next of that version comes at its time",
     ),
     "goal_reached": Words(
         "the contact had done what the campaign is for", "nothing: GET the campaign's funnel counts it under `goal`"
