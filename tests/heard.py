@@ -42,13 +42,13 @@ class World:
         return self.one.tenant
 
     def delivery(
-        self, *values: dict[str, Any], field: str = "messages", deliveries: int = 1, came: datetime = AT
+        self, *values: dict[str, Any], field: str = "messages", deliveries: int = 1, came: datetime = AT, seq: int = 1
     ) -> Delivery[Inbound]:
         changes = [{"field": field, "value": value} for value in values]
         body = json.dumps({"object": "whatsapp_business_account", "entry": [{"changes": changes}]}).encode()
         inbound = Inbound(source="whatsapp", sender_id=str(self.one.sender), body=msgspec.Raw(body))
         return Delivery(
-            inbound, self.tenant, str(uuid4()), "", 1, f"t.{self.tenant}.in.whatsapp", "INBOUND", 1, came, deliveries
+            inbound, self.tenant, str(uuid4()), "", 1, f"t.{self.tenant}.in.whatsapp", "INBOUND", seq, came, deliveries
         )
 
     async def hears(self, *deliveries: Delivery[Inbound]) -> list[Outgoing]:

@@ -121,7 +121,7 @@ class _Said:
         if known is None:
             return []
         contact_id = known.id
-        new, quoted, is_new = await self._reply(contact_id, message, place)
+        new, quoted, is_new = await self._reply(known, message, place)
         if is_new and message.changed is not None:
             await self._renumber(contact_id, message.changed)
         elif is_new and known.elsewhere and await receiving.is_latest(self._con, new.tenant, contact_id, message.at):
@@ -141,7 +141,7 @@ class _Said:
             told.append(await self._keep(new, message.file))
         if message.type in ASIDE:
             return told
-        return [*told, *await self._consequences(new, message, is_new=is_new)]
+        return [*told, *await self._consequences(new, message, is_new=is_new, runs=not known.made)]
 
     async def _keep(self, reply: NewReply, file: File) -> Outgoing:
         """Have a file fetched before the gateway forgets it."""
@@ -209,12 +209,12 @@ class _Said:
         if stand & STOPS_CAMPAIGNS:
             await self._stop([known.id], "opt_out")
 
-    async def _reply(self, contact_id: UUID, message: InboundMessage, place: int) -> tuple[NewReply, UUID | None, bool]:
+    async def _reply(self, known: Known, message: InboundMessage, place: int) -> tuple[NewReply, UUID | None, bool]:
         """The reply, what it quotes, and whether it was not there before.
 
         WhatsApp tells whole seconds: those of one second are in the order in which they came, and ours among them.
         """
-        tenant, sender_id = self._d.tenant, UUID(self._d.message.sender_id)
+        tenant, sender_id, contact_id = self._d.tenant, UUID(self._d.message.sender_id), known.id
         conversation_id = await receiving.conversation_for(
             self._con, tenant, contact_id, sender_id, message.at, uuid7(), wrote=message.type != "system"
         )
@@ -231,14 +231,17 @@ class _Said:
             message.context_wamid,
             message.at,
         )
-        to, quoted = await receiving.answered(self._con, new)
+        # Who is a contact only now was sent nothing as one; what went to a bare number can be quoted.
+        to, quoted = (None, None) if known.made and not new.context_wamid else await receiving.answered(self._con, new)
         before = await receiving.reply(self._con, new, to, quoted, reopens=message.type not in ASIDE)
         return (new, quoted, True) if before is None else (replace(new, id=before), quoted, False)
 
-    async def _consequences(self, reply: NewReply, message: InboundMessage, *, is_new: bool) -> list[Outgoing]:
+    async def _consequences(
+        self, reply: NewReply, message: InboundMessage, *, is_new: bool, runs: bool
+    ) -> list[Outgoing]:
         """A reply stops the campaigns that say so; a request to stop stops all of them, and reaches no goal.
 
-        One that is told again stops nothing that has begun since.
+        One that is told again stops nothing that has begun since. `runs`: anything may be running for the contact.
         """
         told, contact_id, line = list[Outgoing](), reply.contact_id, [reply.contact_id]
         tapped = message.type in BUTTONS
@@ -253,6 +256,8 @@ class _Said:
             return told
         if ask is not None and ask.out and ask.category in STOPS_CAMPAIGNS:
             await self._stop(line, "opt_out")
+            return told
+        if not runs:
             return told
         for reached in await goals.reach_by_deed(self._con, self._d.tenant, contact_id):
             await self._tell(*goal_events(reached, self._cause))

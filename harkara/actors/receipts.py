@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Protocol
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from harkara.actors.librarian import updated_event
 from harkara.actors.linking import TOO_EARLY_AGAIN, recognised, sessions, too_early
 from harkara.actors.naming import Seen, meet
 from harkara.actors.releasing import became
+from harkara.actors.shares import Shares, weight
 from harkara.actors.spelling import respelled
 from harkara.actors.ticker import WAKE_SEND
 from harkara.bus.handling import gives_up
@@ -86,23 +88,37 @@ class Receipts:
         self, storage: Storage, publisher: Publisher, counts: Counts | None = None, *, speed: float = 1.0
     ) -> None:
         self._storage, self._publisher, self._counts, self._speed = storage, publisher, counts, speed
-        self._seen = Seen()
+        self._seen, self._shares = Seen(), Shares()
+        #: What was put off of a batch that failed otherwise, by stream and sequence.
+        self._waits: dict[tuple[str, int], Retry] = {}
 
     async def handle(self, batch: Sequence[Delivery[Inbound]]) -> Sequence[Outcome]:
         """Take in each webhook; one that isn't Meta's, or is for a number that nobody has, goes to the dead letters.
 
-        So does one of which something can't be read, once the rest is done.
+        So does one of which something can't be read, once the rest is done. What is more than its tenant's share waits,
+        also if something else in the batch fails, after which each is handed over alone.
         """
+        if len(batch) == 1 and (waits := self._waits.pop((batch[0].stream, batch[0].seq), None)):
+            return [waits]
+        parsed = [_parsed(delivery) for delivery in batch]
+        weights = [0 if isinstance(parts, Drop) else weight(parts.values()) for parts in parsed]
+        later = self._shares.put_off([(d.tenant, heavy) for d, heavy in zip(batch, weights, strict=True)], monotonic())
+        now = [place for place in range(len(batch)) if place not in later]
+        begun = monotonic()
         try:
-            return await self._take_in(batch)
+            done = await self._take_in([batch[place] for place in now], [parsed[place] for place in now])
         except Exception as error:
+            if later:
+                self._waits = {(batch[place].stream, batch[place].seq): waits for place, waits in later.items()}
             if len(batch) == 1 and gives_up(error, batch[0].attempt, self.retries):
                 async with self._storage.batch({batch[0].tenant}) as con:
                     await _give_up(con, [(batch[0], [])])
             raise
+        self._shares.took(sum(weights[place] for place in now), monotonic() - begun)
+        outcomes = later | dict(zip(now, done, strict=True))
+        return [outcomes[place] for place in range(len(batch))]
 
-    async def _take_in(self, batch: Sequence[Delivery[Inbound]]) -> Sequence[Outcome]:
-        parsed = [_parsed(delivery) for delivery in batch]
+    async def _take_in(self, batch: Sequence[Delivery[Inbound]], parsed: Sequence[Parts | Drop]) -> Sequence[Outcome]:
         async with self._storage.batch({d.tenant for d in batch}) as con:
             filed, lost = await file(con, list(zip(batch, parsed, strict=True)))
             good = await respelled(con, await recognised(con, [(d, webhook) for _, d, webhook in filed]))

@@ -107,7 +107,7 @@ _decode_value = msgspec.json.Decoder(_Value).decode
 _decode_template = msgspec.json.Decoder(_TemplateValue).decode
 
 #: The kinds of change that are read, as Meta names them.
-_READ = frozenset({"messages", "user_preferences", "calls"})
+CHANGES_WITH_ITEMS = frozenset({"messages", "user_preferences", "calls"})
 _OF_TEMPLATES = frozenset(
     {"message_template_status_update", "message_template_quality_update", "template_category_update"}
 )
@@ -136,7 +136,7 @@ def _all_at_once(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
     found: dict[str | None, Webhook] = {}
     for entry in _decode(body).entry:
         for change in entry.changes:
-            if change.field in _READ:
+            if change.field in CHANGES_WITH_ITEMS:
                 value = _decode_value(change.value)
                 webhook = found.setdefault(value.metadata.phone_number_id if value.metadata else None, Webhook())
                 webhook.statuses.extend(_status(status, value.contacts) for status in value.statuses)
@@ -162,7 +162,7 @@ def _item_by_item(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
         for at, change in items(entry, "changes", f"{entry_at}.", rest.unread):
             with noting(at, rest.unread):
                 name = str(change["field"])
-                if name in _READ:
+                if name in CHANGES_WITH_ITEMS:
                     _read_change(_value(change), f"{at}.", found, rest.unread)
                 elif name in _OF_TEMPLATES:
                     rest.templates.append(_template(lenient(_value(change), _TemplateValue)))

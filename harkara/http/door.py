@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from harkara.bus.errors import Unavailable
+from harkara.bus.errors import BusError, Unavailable
 from harkara.bus.messages import Ack, Outgoing
 from harkara.bus.publisher import Publisher
 from harkara.callers import Callers
@@ -19,6 +19,7 @@ from harkara.gateway.providers import phones
 from harkara.http.answering import Answering
 from harkara.http.asking import Questions
 from harkara.http.authenticate import authenticate
+from harkara.http.crowds import Crowds
 from harkara.http.docs import DESCRIBED
 from harkara.http.idempotency import Repeats, idempotent
 from harkara.http.identity import Tokens, utc_now
@@ -106,6 +107,7 @@ class Door:
         self.callers = Callers(*self.settings.secret_keys)
         self.sessions = phones(self.settings)
         self.sources = Sources(self.storage, self.vault, self.clock)
+        self.crowds = Crowds()
 
     @property
     def tracer(self) -> Tracer | None:
@@ -117,11 +119,23 @@ class Door:
 
         The first ones to find it away wait for it as long as a restart takes; not everybody after them.
         """
+        with self._asking_the_broker():
+            return await self.publisher.publish(out)
+
+    async def publish_all(self, outs: Sequence[Outgoing]) -> list[Ack]:
+        """Store messages in this order. Raises the same if one of them is not stored, whatever became of the others."""
+        if len(outs) == 1:
+            return [await self.publish(outs[0])]
+        with self._asking_the_broker():
+            return [_stored(answer) for answer in await self.publisher.publish_many(outs)]
+
+    @contextmanager
+    def _asking_the_broker(self) -> Generator[None]:
         if self._broker_away and self.bus is not None and not self.bus.link.connected:
             raise Unavailable("the broker is still away: try again")
         self._broker_away = False
         try:
-            return await self.publisher.publish(out)
+            yield
         except Unavailable:
             self._broker_away = True
             raise
@@ -178,3 +192,9 @@ def build(door: Door, routes: tuple[Route, ...] = ROUTES) -> web.Application:
 
 def _adder(app: web.Application, method: str) -> Callable[[str, Any], Any]:
     return lambda path, handler: app.router.add_route(method, path, handler)
+
+
+def _stored(answer: Ack | BusError) -> Ack:
+    if isinstance(answer, BusError):
+        raise answer
+    return answer

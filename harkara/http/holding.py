@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -25,21 +26,27 @@ _EVERY_S = 0.02
 
 
 @asynccontextmanager
-async def holding_words(storage: Storage, tenant: str, word: UUID, speakers: Speakers) -> AsyncGenerator[Held]:
-    """Hold the contacts who say something while a word of theirs is stored; given up if that fails.
+async def holding_words(
+    storage: Storage, tenant: str, words: Mapping[UUID, Speakers]
+) -> AsyncGenerator[Mapping[UUID, Held]]:
+    """Hold the contacts who say something, each by its word, while the words are stored; given up if that fails.
 
     Raises Problem 503 if the database is away, or if a message to one of them is still in the air at the end.
     """
     with database_errors():
         async with storage.batch((tenant,)) as con:
-            contacts = await holding.who(con, tenant, speakers)
-            held = await holding.hold(con, tenant, word, contacts) if contacts else Held()
+            contacts = {word: await holding.who(con, tenant, speakers) for word, speakers in words.items()}
+            everybody = list(chain(*contacts.values()))
+            if everybody:
+                await holding.exclude(con, everybody)  # all at once, and so in one order
+            held = {word: await holding.hold(con, tenant, word, them) for word, them in contacts.items() if them}
     try:
         yield held
     except BaseException:
-        await not_accepted(storage, tenant, word, held)
+        for word, them in held.items():
+            await not_accepted(storage, tenant, word, them)
         raise
-    await landed(lambda: storage.batch((tenant,)), tenant, held.contacts)
+    await landed(lambda: storage.batch((tenant,)), tenant, everybody)
 
 
 async def not_accepted(storage: Storage, tenant: str, word: UUID, held: Held) -> None:

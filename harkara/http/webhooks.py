@@ -7,10 +7,12 @@ import hashlib
 import hmac
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
+from math import ceil
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -22,6 +24,8 @@ from loguru import logger
 
 from harkara.bus.errors import Full, Refused, Unavailable
 from harkara.bus.messages import Ack, Outgoing
+from harkara.gateway.parts import MOST_ITEMS, TooMany
+from harkara.gateway.parts import parts as parts_of
 from harkara.gateway.reports import parse
 from harkara.gateway.told import InboundMessage, Preference, quoting
 from harkara.gateway.unread import UNREADABLE
@@ -270,18 +274,38 @@ def _checked(body: bytes) -> bytes:
 
 
 async def _store(ctx: Context[Any, Any], source: Source, name: str, body: bytes, id_: UUID) -> None:
-    """Store it under an id that is the same when the same body comes again. Raises Problem 503 unless it is stored."""
-    inbound = Inbound(source=name, sender_id=str(source.id), body=msgspec.Raw(body))
-    out = Outgoing(inbound, source.tenant, str(id_), ctx.cause)
-    speakers = _who_speaks(name, body, ctx.came_at)
-    if not any(speakers):
-        await _publish(ctx, out)
+    """Store it under ids that are the same when the same body comes again. Raises Problem 503 unless all is stored.
+
+    What says much is stored in parts, each a webhook of its own, so that it is read in pieces and by turns.
+    """
+    try:
+        parts = dict(zip(_ids(id_), parts_of(name, body), strict=False))
+    except TooMany:
+        raise malformed(f"the webhook has more than {MOST_ITEMS} items: Meta's have at most 1,000") from None
+    if len(parts) > 1 and (wait_s := ctx.door.crowds.wait_s(source.tenant, len(parts))):
+        raise unavailable("the reading of this tenant's large webhooks", retry_after_s=ceil(wait_s))
+    outs = [
+        Outgoing(
+            Inbound(source=name, sender_id=str(source.id), body=msgspec.Raw(part)), source.tenant, str(word), ctx.cause
+        )
+        for word, part in parts.items()
+    ]
+    words = {word: who for word, part in parts.items() if any(who := _who_speaks(name, part, ctx.came_at))}
+    if not words:
+        await _publish(ctx, outs)
         return
     storage = ctx.door.storage
-    async with holding_words(storage, source.tenant, id_, speakers) as held:
-        ack = await _publish(ctx, out)
-        if ack.duplicate:  # nobody will do again what was done
-            await not_accepted(storage, source.tenant, id_, held)
+    async with holding_words(storage, source.tenant, words) as held:
+        acks = await _publish(ctx, outs)
+        for word, ack in zip(parts, acks, strict=True):
+            if ack.duplicate and word in held:  # nobody will do again what was done
+                await not_accepted(storage, source.tenant, word, held[word])
+
+
+def _ids(whole: UUID) -> Iterator[UUID]:
+    """The ids of a webhook's parts; the first is the webhook's own."""
+    yield whole
+    yield from (uuid5(whole, str(place)) for place in count(1))
 
 
 #: Statuses of the Cloud API, of which there are many more, say nothing that stops anything.
@@ -303,10 +327,10 @@ def _who_speaks(source: str, body: bytes, at: datetime) -> Speakers:
     return Speakers(sorted(phones), sorted(users), sorted({wamid for _, wamid in quoting(messages)}))
 
 
-async def _publish(ctx: Context[Any, Any], out: Outgoing) -> Ack:
+async def _publish(ctx: Context[Any, Any], outs: Sequence[Outgoing]) -> list[Ack]:
     try:
         async with asyncio.timeout(PATIENCE.total_seconds()):
-            return await ctx.door.publish(out)
+            return await ctx.door.publish_all(outs)
     except (Unavailable, Full, TimeoutError):
         raise unavailable("the broker", retry_after_s=5) from None
     except Refused as error:

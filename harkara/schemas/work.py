@@ -157,7 +157,7 @@ class ForgetMedia(Message, frozen=True):
 
 
 class Inbound(Message, frozen=True):
-    """A verified webhook exactly as it came, stored before it is answered."""
+    """A verified webhook exactly as it came, or a part of a large one, stored before it is answered."""
 
     subject: ClassVar[str] = "t.{tenant}.in.{source}"
 

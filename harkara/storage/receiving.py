@@ -184,13 +184,14 @@ class Known(NamedTuple):
     """A contact, and what it has opted out of by a number or an id that it has only just gained: `remembered`.
 
     `elsewhere`: it is known by its user id, and has another number than the one that WhatsApp says. `lacks`: it has no
-    number, or no user id, and WhatsApp says one.
+    number, or no user id, and WhatsApp says one. `made`: it is there only since this transaction.
     """
 
     id: UUID
     gained: frozenset[str] = frozenset()
     elsewhere: bool = False
     lacks: bool = False
+    made: bool = False
 
 
 #: What contact `k` has opted out of; where a statement returns it, before the database gives back what is remembered.
@@ -320,7 +321,7 @@ async def contact_for(
     if found is None:
         made: Any = await con.fetchval(_NEW_CONTACT, new_id, tenant, name or phone or "", phone, user_id)
         if made is not None:
-            return await _now_known(con, tenant, UUID(str(made)), ())
+            return (await _now_known(con, tenant, UUID(str(made)), ()))._replace(made=True)
         found = await con.fetchrow(_CONTACT, tenant, phone, user_id)  # another process made it at the same moment
     id_, known_phone, known_user = UUID(str(found[0])), found[1], found[2]
     return Known(

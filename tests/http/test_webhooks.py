@@ -106,6 +106,57 @@ async def test_a_webhook_is_stored_exactly_as_it_came(api: Api, acme: Account, l
     assert bytes(inbound.body) == BODY.strip()
 
 
+def crowd(first: int, many: int, text: str = "hi") -> bytes:
+    said = [
+        {"from": f"9166{n:08}", "id": f"in.{n}", "timestamp": "1", "type": "text", "text": {"body": text}}
+        for n in range(first, first + many)
+    ]
+    return json.dumps({"entry": [{"changes": [{"field": "messages", "value": {"messages": said}}]}]}).encode()
+
+
+async def test_a_webhook_that_says_much_is_stored_in_parts_each_of_which_holds_whom_it_is_of(
+    api: Api, acme: Account, live_bus: Bus, storage: Storage, sender: str
+) -> None:
+    """A part that is done must not let go of who said something in another one."""
+    people = [await acme.call("POST", "/contacts", body={"name": "Asha", "phone": f"+9166{n:08}"}) for n in (3, 99)]
+    for _ in range(2):
+        assert (await send(api, sender, crowd(0, 120))).status == 200
+    found = await stored(live_bus, acme.tenant)
+    assert [one.body.count(b'"in.') for one in found] == [50, 50, 20]
+    ids = [(one.headers or {})["X-Msg-Id"] for one in found]
+    assert len(set(ids)) == 3
+    async with storage.tenant(acme.tenant) as con:
+        rows = await con.fetch("select contact_id::text, word::text from contact_holds")
+    assert {tuple(row) for row in rows} == {(people[0].body["id"], ids[0]), (people[1].body["id"], ids[1])}
+
+
+async def test_a_part_that_came_before_holds_nobody_again(
+    api: Api, acme: Account, storage: Storage, sender: str
+) -> None:
+    assert (await send(api, sender, crowd(0, 120))).status == 200
+    for n in (3, 99):  # they are known only now, when all is done
+        await acme.call("POST", "/contacts", body={"name": "Asha", "phone": f"+9166{n:08}"})
+    assert (await send(api, sender, crowd(0, 120))).status == 200
+    async with storage.tenant(acme.tenant) as con:
+        assert await con.fetchval("select count(*) from contact_holds") == 0
+
+
+async def test_a_crowd_of_one_tenant_is_asked_to_come_back_and_nothing_of_others_is(
+    api: Api, acme: Account, other: Account, door: Door, sender: str
+) -> None:
+    door.crowds.wait_s(acme.tenant, 10_000)
+    refused = (await send(api, sender, crowd(0, 120))).is_problem(503)
+    assert 900 < int(refused.headers["Retry-After"]) <= 940
+    assert (await send(api, sender, crowd(0, 50))).status == 200
+    elsewhere = await other.sender(app_secret=APP_SECRET)
+    assert (await send(api, elsewhere, crowd(0, 120))).status == 200
+
+
+async def test_more_items_than_any_gateway_sends_are_refused(api: Api, sender: str) -> None:
+    answer = await send(api, sender, b'{"entry":[' + b"1," * 30_000 + b"1]}")
+    assert "at most 1,000" in answer.is_problem(400).body["detail"]
+
+
 async def test_a_changed_secret_counts_at_once_and_the_old_one_no_more(
     api: Api, acme: Account, door: Door, sender: str
 ) -> None:
