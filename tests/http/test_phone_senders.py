@@ -102,7 +102,7 @@ async def test_waha_signs_the_raw_body(api: Api, acme: Account, live_bus: Bus) -
 
 async def test_what_is_no_json_object_is_refused(api: Api, acme: Account) -> None:
     evolution, waha = await made(acme, "evolution", app_secret=SECRET), await made(acme, "waha", app_secret=SECRET)
-    for body in (b"{", b"[]", b'{"a":"\xff"}'):
+    for body in (b"{", b"[]", b"\xff"):
         (await report(api, "evolution", evolution["id"], body, Authorization=token())).is_problem(400)
         (await report(api, "waha", waha["id"], body, X_Webhook_Hmac=signed(body))).is_problem(400)
 
