@@ -436,3 +436,17 @@ async def test_a_contact_that_gains_such_a_number_gets_nothing_more(world: World
     assert (await world.contact()).phone == FORGOTTEN
     assert await world.told_later() == ["contact.opted_out", "enrollment.stopped"]
     assert (await world.one.row(world.storage)).stopped_reason == "opt_out"
+
+
+@pytest.mark.parametrize("by", ["a message", "a setting"])
+async def test_a_stop_without_a_time_is_of_when_it_came(world: World, by: str) -> None:
+    await world.hears_message(type="text", text={"body": "STOP"})
+    await world.hears_message(second=5, type="text", text={"body": "START"})
+    assert (await world.contact()).opted_out_at is None
+    stop, came = said(second=9, type="text", text={"body": "STOP"}), AT + timedelta(seconds=9)
+    del stop["messages"][0]["timestamp"]
+    one = {"wa_id": PHONE.removeprefix("+"), "category": "marketing_messages", "value": "stop"}
+    setting = world.delivery({"user_preferences": [one]}, field="user_preferences", came=came)
+    await world.hears(world.delivery(stop, came=came) if by == "a message" else setting)
+    contact = await world.contact()
+    assert contact.opted_out_at == came if by == "a message" else "marketing" in contact.opt_outs
