@@ -368,7 +368,7 @@ def tenant() -> None:
 @click.argument("tenant_id")
 @click.option("--name", default="", help="What people call it; its id if not given.")
 @click.option("--email", required=True, help="The owner's address, to log in with.")
-@click.option("--password", help="The owner's; a terminal asks for it if it is not given.")
+@click.option("--password", help="The owner's; if not given, a terminal asks, or it is read from standard input.")
 @reach.data_option
 def tenant_create(tenant_id: str, name: str, email: str, password: str | None, data: Path) -> None:
     """Create a tenant with its owner."""
@@ -387,7 +387,9 @@ def tenant_create(tenant_id: str, name: str, email: str, password: str | None, d
 
 def _asked_password() -> str:
     if not sys.stdin.isatty():
-        raise StorageError("password: is missing, and there is no terminal to ask at: pass it with --password")
+        if given := sys.stdin.readline().rstrip("\r\n"):
+            return given
+        raise StorageError("password: is missing: pass it on standard input, or with --password")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 

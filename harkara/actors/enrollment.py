@@ -317,17 +317,19 @@ class Enrollment:
             if await noted(con, [self._noting.id_of(d)]):
                 return Done()
             rows = [] if version is None else await moving.page(con, d.tenant, campaign_id, version, after, PAGE)
-            done: list[Moved] = []
+            done, gone = list[Moved](), list[tuple[Message, str]]()
             if version is not None and rows:
                 places = await moving.places(con, d.tenant, list({version, *(row.version_id for row in rows)}))
                 now = datetime.now(UTC)
                 done = [moved(row, places[row.version_id], places[version], now, self._speed) for row in rows]
+                left = [row.message_id for row, m in zip(rows, done, strict=True) if row.message_id != m.message_id]
+                gone += await enrolling.end_messages(con, d.tenant, left, "step_removed")
                 await moving.move(con, d.tenant, version, done)
                 after_ = {"version_id": str(version), "moved": len(done)}
                 moved_ = self._noting.note(d, "move", "campaign", page.campaign_id, after=after_, said=page.said)
                 await note(con, [moved_])
             contacts = {row.id: row.contact_id for row in rows}
-            told = [_completed(d, m.id, contacts[m.id]) for m in done if m.step_id is None]
+            told = [*gone, *(_completed(d, m.id, contacts[m.id]) for m in done if m.step_id is None)]
             told.append(_after_move(d, rows[-1].id if len(rows) == PAGE else None, page.moved + len(done)))
             await outbox.put_all(con, d.tenant, told, d.cause)
         self._publisher.wake(WAKE_DUE)

@@ -6,7 +6,6 @@ Requests and answers are those of WAHA's documentation of July 2026; the id of w
 from __future__ import annotations
 
 import mimetypes
-import re
 from datetime import timedelta
 from typing import Any, cast
 
@@ -51,8 +50,8 @@ STATES = {
     "FAILED": "failed",
 }
 
-#: What it says of a session that isn't there; any other 404 is somebody else's.
-_ABSENT = re.compile("session.*(does not exist|not found)", re.IGNORECASE)
+#: What its framework says of a path that it doesn't know, so that it is another who was asked.
+_NO_PATH = "Cannot GET "
 
 #: The answers that prove that nothing was sent. Its checks of input and session come before it does anything.
 REFUSALS = (
@@ -82,7 +81,13 @@ class _Code(msgspec.Struct):
     value: str
 
 
+class _Absence(msgspec.Struct):
+    message: str
+    code: int = msgspec.field(name="statusCode")
+
+
 _info = msgspec.json.Decoder(_Info)
+_absence = msgspec.json.Decoder(_Absence)
 _code = msgspec.json.Decoder(_Code)
 
 
@@ -170,7 +175,7 @@ class WahaGateway:
     async def state(self, credentials: Credentials) -> Session | Problem:
         """How the session stands; one that isn't there yet is stopped."""
         reply = await self._call("GET", credentials, self._session_path(credentials))
-        if isinstance(reply, Reply) and reply.status == 404 and _ABSENT.search(_words_of(reply.body)):
+        if isinstance(reply, Reply) and reply.status == 404 and _is_absent(reply.body):
             return Session("stopped", "there is no such session yet: start it")
         return _session(reply)
 
@@ -311,6 +316,15 @@ def _config(body: bytes) -> dict[str, Any]:
         return _info.decode(body).config or {}
     except msgspec.DecodeError:
         return {}
+
+
+def _is_absent(body: bytes) -> bool:
+    """Whether a 404 is WAHA's own, of a session that isn't there, in whatever words; any other is somebody else's."""
+    try:
+        found = _absence.decode(body)
+    except msgspec.DecodeError:
+        return False
+    return found.code == 404 and not found.message.startswith(_NO_PATH)
 
 
 def _session(reply: Reply | Problem) -> Session | Problem:

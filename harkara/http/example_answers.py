@@ -47,6 +47,7 @@ SENDER = {
     "error_code": None,
     "why": None,
     "session": None,
+    "webhook_url": f"https://harkara.example/api/v1/webhooks/whatsapp/{ID}",
     **MADE,
 }
 
@@ -253,7 +254,6 @@ ANSWERS: Mapping[Any, Any] = {
     api.SenderShown: SENDER,
     api.SenderMade: {
         **SENDER,
-        "webhook_url": f"https://harkara.example/api/v1/webhooks/whatsapp/{ID}",
         "verify_token": "k3VbP0xWq7Zt",
     },
     api.SenderStats: {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import suppress
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -71,7 +70,7 @@ async def index(ctx: Context[None, SenderQuery]) -> Page[SenderShown]:
     async with ctx.transaction():
         rows, last = await picked(Sender.all(), ctx.tenant, query, wanted)
     passes = await passing(ctx.door.redis, [row.id for row in rows])
-    return listed([shown_sender(row, ctx.door.clock(), passes[row.id]) for row in rows], last)
+    return listed([shown_sender(ctx, row, passes[row.id]) for row in rows], last)
 
 
 async def show(ctx: Context[None, None]) -> SenderShown:
@@ -79,7 +78,7 @@ async def show(ctx: Context[None, None]) -> SenderShown:
     async with ctx.transaction():
         sender = await get_sender(ctx)
     passes = await passing(ctx.door.redis, [sender.id])
-    return shown_sender(sender, ctx.door.clock(), passes[sender.id])
+    return shown_sender(ctx, sender, passes[sender.id])
 
 
 async def create(ctx: Context[NewSender, None]) -> Answer[SenderMade]:
@@ -100,9 +99,8 @@ async def create(ctx: Context[NewSender, None]) -> Answer[SenderMade]:
     except IntegrityError:
         raise await _taken(ctx, str(columns["phone_number_id"])) from None
     made = SenderMade(
-        webhook_url=webhook_url(ctx, sender),
         verify_token=sender.verify_token,
-        **msgspec.structs.asdict(shown_sender(sender, ctx.door.clock())),
+        **msgspec.structs.asdict(shown_sender(ctx, sender)),
     )
 
     async def register() -> SenderMade:
@@ -186,13 +184,19 @@ def webhook_url(ctx: Context[Any, Any], sender: Sender) -> str:
     return f"{ctx.door.settings.public_url.rstrip('/')}{PREFIX}/webhooks/{kind}/{sender.id}"
 
 
-def shown_sender(row: Sender, now: datetime, passes: Passing = NOTHING) -> SenderShown:
+def shown_sender(ctx: Context[Any, Any], row: Sender, passes: Passing = NOTHING) -> SenderShown:
     """A sender as users see it; a rest that passes in seconds looks like any other."""
-    given = {name: getattr(row, name) for name in SenderShown.__struct_fields__ if name not in ("session", "why")}
+    now = ctx.door.clock()
+    made = {
+        "session": shown_session(row),
+        "why": by_number(row, passes, now),
+        "webhook_url": webhook_url(ctx, row),
+    }
+    given = {name: getattr(row, name) for name in SenderShown.__struct_fields__ if name not in made}
     if row.status == "active" and (rests := passes.rests_until) is not None and rests > now:
         held = row.held_until if row.held_until is not None and row.held_until > now else None
         given |= {"held_until": max(rests, held or rests)} | ({} if held else dict.fromkeys(_OF_A_REST))
-    return msgspec.convert({**given, "session": shown_session(row), "why": by_number(row, passes, now)}, SenderShown)
+    return msgspec.convert(given | made, SenderShown)
 
 
 def shown_session(row: Sender) -> SessionShown | None:
@@ -239,7 +243,7 @@ async def change(ctx: Context[PatchSender, None]) -> SenderShown:
         sender_changed(ctx.door, id_)
     if changes.get("status") == "active":
         await _let_go(ctx, sender.id)
-    return shown_sender(sender, ctx.door.clock())
+    return shown_sender(ctx, sender)
 
 
 async def resume(ctx: Context[None, None]) -> SenderShown:
@@ -255,7 +259,7 @@ async def resume(ctx: Context[None, None]) -> SenderShown:
     for id_ in resumed or [sender.id]:  # which may rest by what only Redis knows
         sender_changed(ctx.door, id_)
         await _let_go(ctx, id_)
-    return shown_sender(sender, ctx.door.clock())
+    return shown_sender(ctx, sender)
 
 
 async def _ours_to_change(ctx: Context[Any, Any], con: Connection) -> Sender:

@@ -196,7 +196,7 @@ def _enrollment(facts: Facts, message: Attempt) -> Verdict | None:
     if facts.enrollment_status is None:  # it went with its contact, or as one of two when their contacts were merged
         return _contact(facts, message) or (Suppress("enrollment_stopped") if facts.message_status else Stale())
     if facts.expected_message_id != message.message_id or facts.enrollment_status == "completed":
-        return Stale()
+        return Suppress("step_removed") if facts.message_status == "queued" else Stale()  # moved while it was tried
     if facts.enrollment_status in ("stopped", "failed"):  # failed: by what a status said of an earlier message
         if facts.stopped_reason == "campaign_archived":
             return Suppress("campaign_inactive")

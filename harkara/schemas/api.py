@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 Name = Annotated[str, Meta(max_length=200)]
 Instant = Annotated[datetime, Meta(tz=True)]
-Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
-Token = Annotated[str, Meta(min_length=1, max_length=64)]
 Tag = Annotated[str, Meta(min_length=1, max_length=64)]
 Slug = Annotated[
     str,
@@ -44,8 +42,46 @@ NewPassword = Annotated[str, Meta(min_length=8, max_length=1024)]
 Provider = Literal["cloud", "evolution", "waha", "sandbox"]
 Window = Literal["enforce", "ignore"]
 SessionState = Literal["unknown", "starting", "scan_qr", "working", "stopped", "failed"]
-Mps = Annotated[int, Meta(ge=1, le=10_000)]
-DailyLimit = Annotated[int, Meta(ge=1, le=100_000)]
+Mps = Annotated[
+    int, Meta(ge=1, le=10_000, description="How many messages a second it sends at most: what WhatsApp grants it.")
+]
+DailyLimit = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=100_000,
+        description="How many people it may write to first in 24 hours, with all senders of its portfolio. Only"
+        " templates count, so it does nothing for a sender of Evolution API or WAHA.",
+    ),
+]
+PhoneNumberId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        description="What its gateway calls it: Meta's phone number ID, an instance, or a session's name.",
+    ),
+]
+WabaId = Annotated[
+    str,
+    Meta(min_length=1, max_length=64, description="Its WhatsApp Business account: templates are read from there."),
+]
+AccessToken = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=4096, description="With what its gateway is called: a system user's token, an API key."
+    ),
+]
+AppSecret = Annotated[
+    str, Meta(min_length=1, max_length=4096, description="By which its gateway's webhooks are known to be its own.")
+]
+VerifyToken = Annotated[
+    str,
+    Meta(min_length=1, max_length=64, description="What Meta shows when the webhook is set up; made up if not given."),
+]
+PortfolioId = Annotated[
+    str, Meta(min_length=1, max_length=64, description="Senders with the same one share `daily_limit`.")
+]
 MessageStatus = Literal["queued", "sending", "unknown", "sent", "delivered", "read", "failed", "suppressed"]
 ConversationStatus = Literal["open", "closed"]
 EnrollmentStatus = Literal["active", "completed", "stopped", "paused", "failed"]
@@ -373,35 +409,42 @@ class ApiKeyMade(ApiKeyShown):
 
 
 class NewSender(Body):
-    """A WhatsApp business number. A sandbox sender needs no more than a name."""
+    """A WhatsApp business number. A sandbox sender needs no more than a name.
+
+    One of the Cloud API (`provider` `cloud`) needs `phone_number_id`, `access_token` and `app_secret`, and should have
+    its `waba_id`; one of Evolution API or WAHA `phone_number_id` and `access_token`.
+    `pair_limit` keeps WhatsApp's rule of a message every six seconds to one phone, `window` `enforce` that outside 24
+    hours after a contact has written only templates leave; null is by provider: only the Cloud API has these rules.
+    `phone` is the number itself, for people to see.
+    """
 
     name: Name
     provider: Provider
     phone: str | None = None
-    phone_number_id: Token | None = None
-    waba_id: Token | None = None
-    access_token: Secret | None = None
-    app_secret: Secret | None = None
-    verify_token: Token | None = None
+    phone_number_id: PhoneNumberId | None = None
+    waba_id: WabaId | None = None
+    access_token: AccessToken | None = None
+    app_secret: AppSecret | None = None
+    verify_token: VerifyToken | None = None
     mps: Mps = 80
     daily_limit: DailyLimit | None = None
-    portfolio_id: Token | None = None
+    portfolio_id: PortfolioId | None = None
     pair_limit: bool | None = None
     window: Window | None = None
 
 
 class PatchSender(Body):
-    """What can be changed of a sender; its provider and phone_number_id can't."""
+    """What can be changed of a sender; its provider and phone_number_id can't. The fields are NewSender's."""
 
     name: Name | UnsetType = UNSET
     phone: str | UnsetType | None = UNSET
-    waba_id: Token | UnsetType | None = UNSET
-    access_token: Secret | UnsetType = UNSET
-    app_secret: Secret | UnsetType = UNSET
-    verify_token: Token | UnsetType = UNSET
+    waba_id: WabaId | UnsetType | None = UNSET
+    access_token: AccessToken | UnsetType = UNSET
+    app_secret: AppSecret | UnsetType = UNSET
+    verify_token: VerifyToken | UnsetType = UNSET
     mps: Mps | UnsetType = UNSET
     daily_limit: DailyLimit | UnsetType | None = UNSET
-    portfolio_id: Token | UnsetType | None = UNSET
+    portfolio_id: PortfolioId | UnsetType | None = UNSET
     pair_limit: bool | UnsetType | None = UNSET
     window: Window | UnsetType = UNSET
     status: Literal["active", "paused"] | UnsetType = UNSET
@@ -466,11 +509,13 @@ class SenderShown(Shown):
     """A sender, without its secrets.
 
     `daily_limit` is how many people it may write to first in 24 hours, together with all senders of the same portfolio
-    (`portfolio_id`, else `waba_id`); null is the smallest that one of those has, else no limit. `pair_limit` is
+    (`portfolio_id`, else `waba_id`); null is the smallest that one of those has, else no limit. As WhatsApp's own limit
+    it counts templates, which alone may begin a talk there: a text counts for nothing, also not where `window` is
+    `ignore`, so it does nothing for a sender of Evolution API or WAHA. `pair_limit` is
     WhatsApp's rule of a message every six seconds to one phone; null is by provider: only the Cloud API has it.
     `paused` or `blocked`, it sends nothing until it is resumed; `held_until` a time, it goes on by itself then. `why`
     says what stopped it and what to do, the others since when and by which error. `session` is for gateways that lend a
-    phone's account.
+    phone's account. `webhook_url` is where its gateway is to report to: the deployment's `PUBLIC_URL` and its path.
     """
 
     id: UUID
@@ -491,6 +536,7 @@ class SenderShown(Shown):
     error_code: int | None
     why: Why | None
     session: SessionShown | None
+    webhook_url: str
     created_at: datetime
     updated_at: datetime
 
@@ -526,7 +572,6 @@ class TemplateShown(Shown):
 class SenderMade(SenderShown):
     """A new sender, with what the other side has to be told: once."""
 
-    webhook_url: str
     verify_token: str
 
 

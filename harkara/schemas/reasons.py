@@ -23,6 +23,7 @@ Reason = Literal[
     "number_changed",
     "tenant_inactive",
     "enrollment_stopped",
+    "step_removed",
     "goal_reached",
     "exit_condition",
     "campaign_inactive",
@@ -67,6 +68,10 @@ POLICY: Mapping[str, Words] = {
     "enrollment_stopped": Words(
         "its enrolment was stopped before its turn came",
         "nothing: a stop, a reply or a number that nothing reaches ends a campaign",
+    ),
+    "step_removed": Words(
+        "its enrolment goes on with a version of the campaign that does not have its step any more",
+        "nothing: what comes next of that version comes at its time",
     ),
     "goal_reached": Words(
         "the contact had done what the campaign is for", "nothing: GET the campaign's funnel counts it under `goal`"
@@ -159,6 +164,12 @@ GATEWAY = {
     131026: Words(
         "WhatsApp can't deliver to this number", "check that the number is on WhatsApp and its app is up to date"
     ),
+    131031: Words("Meta has locked this business account", "see in the WhatsApp manager why, and ask Meta's support"),
+    368: Words(
+        "Meta has blocked this business account for a while, for what it sent",
+        "see in the WhatsApp manager why and for how long",
+    ),
+    131037: Words("the number's display name is not approved", "see to its display name in the WhatsApp manager"),
     131042: Words("Meta has no means of payment for this account", "add a means of payment in the WhatsApp manager"),
     131047: Words("the contact last wrote more than 24 hours ago", "send an approved template instead of a free text"),
     131048: Words("WhatsApp limits this number because of complaints", "send less, and to people who expect it"),
@@ -213,7 +224,7 @@ HELD_BACK: Mapping[str, Words] = {
     "campaign_paused": Words("its campaign is paused", "POST /campaigns/{campaign_id}/resume has it go on"),
     "number_stopped": Words(
         "its number is stopped",
-        "see to what GET /senders/{sender_id} says, then POST /senders/{sender_id}/resume",
+        "see to what stopped it, if that is told, then POST /senders/{sender_id}/resume",
     ),
     "number_disconnected": Words(
         "no phone is linked to its number",

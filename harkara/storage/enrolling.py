@@ -11,6 +11,8 @@ from uuid import UUID
 
 from harkara.ids import uuid7
 from harkara.schemas.conditions import Condition
+from harkara.schemas.events import MessageSuppressed
+from harkara.schemas.reasons import Reason
 from harkara.schemas.work import LaunchAudience
 from harkara.storage import outbox
 from harkara.storage.opting import OUT_OF_MARKETING
@@ -148,6 +150,14 @@ from locked where p.id = locked.id
 returning p.id, p.tenant_id, p.campaign_id, p.contact_id, p.stopped_reason
 """
 
+#: One that is about to leave, or comes back because WhatsApp did not take it, finds that out by itself.
+_END_MESSAGES = """
+update messages m
+set status = 'suppressed', reason = $3, error_code = null, deferred_until = null, updated_at = now()
+from unnest($2::uuid[]) as i (id) where m.id = i.id and m.tenant_id || '' = $1 and m.status = 'queued'
+returning m.id, m.contact_id, m.sender_id, m.campaign_id, m.enrollment_id, m.step, m.variant
+"""
+
 #: Those that were stopped for the same reason are of the page too: after a crash it finds what it is to tell again.
 _STOP_PAGE = """
 with page as materialized (
@@ -243,6 +253,28 @@ async def unreachable(con: Connection, enrollments: Sequence[tuple[str, UUID]]) 
     Returns those that ran: (id, tenant, campaign, contact, reason).
     """
     return list(await con.fetch(_UNREACHABLE, *map(list, zip(*enrollments, strict=True))))
+
+
+async def end_messages(
+    con: Connection, tenant: str, ids: Sequence[UUID], reason: Reason
+) -> list[tuple[MessageSuppressed, str]]:
+    """Keep what enrolments wait to send, and won't any more, from leaving. Returns what is to be told, and its ids."""
+    return [
+        (
+            MessageSuppressed(
+                id=str(row[0]),
+                contact_id=str(row[1]),
+                sender_id=str(row[2]),
+                campaign_id=str(row[3]),
+                enrollment_id=str(row[4]),
+                step=row[5],
+                variant=row[6],
+                reason=reason,
+            ),
+            f"{row[0]}.suppressed",
+        )
+        for row in await con.fetch(_END_MESSAGES, tenant, ids, reason)
+    ]
 
 
 async def stop_page(

@@ -10,7 +10,7 @@ import msgspec
 from harkara.ids import uuid7
 from harkara.policy.gate import INVOICE_ENDED
 from harkara.schemas.base import Message
-from harkara.schemas.events import ContactMerged, EnrollmentStopped, MessageSuppressed
+from harkara.schemas.events import ContactMerged, EnrollmentStopped
 from harkara.storage import enrolling, holding, opting
 from harkara.storage.opting import Standing
 
@@ -69,15 +69,6 @@ select p.id, p.contact_id, p.campaign_id, p.status, p.current_step, p.stopped_re
        exists (select from messages m where m.id = p.next_message_id and m.tenant_id = $1) as in_the_air
 from (select * from contact_campaign_progress where tenant_id = $1 and contact_id in ($2, $3)
       order by id for no key update) p
-"""
-
-#: What an enrolment waits to send that is over. One that is about to leave, or comes back because WhatsApp did not take
-#: it, finds that out by itself.
-_END_MESSAGE = """
-update messages set status = 'suppressed', reason = 'enrollment_stopped', error_code = null, deferred_until = null,
-                    updated_at = now()
-where tenant_id || '' = $1 and id = $2 and status = 'queued'
-returning sender_id, campaign_id, enrollment_id, step, variant
 """
 
 #: Out of the way of those that are there already, until all are numbered anew.
@@ -176,7 +167,7 @@ async def _move(con: Connection, tenant: str, kept: UUID, gone: UUID) -> list[To
         await con.execute("delete from contact_campaign_progress where tenant_id = $1 and id = $2", tenant, loser["id"])
         if loser["status"] in _RUNS:
             told.append(_stopped(loser["id"], loser["campaign_id"], kept, "merged"))
-            told += await _end_message(con, tenant, kept, loser["next_message_id"])
+            told += await enrolling.end_messages(con, tenant, [loser["next_message_id"]], "enrollment_stopped")
         rows.remove(loser)
     moving = [row for row in rows if row["contact_id"] == gone]
     for row in moving:
@@ -185,24 +176,6 @@ async def _move(con: Connection, tenant: str, kept: UUID, gone: UUID) -> list[To
     await con.execute(_NUMBER_RUNS, tenant, kept, campaigns, _OUT_OF_THE_WAY)
     await con.execute(_NUMBERED, tenant, kept, campaigns, _OUT_OF_THE_WAY)
     return told
-
-
-async def _end_message(con: Connection, tenant: str, kept: UUID, message_id: UUID) -> list[Told]:
-    row: Any = await con.fetchrow(_END_MESSAGE, tenant, message_id)
-    if row is None:
-        return []
-    sender_id, campaign_id, enrollment_id, step, variant = row
-    event = MessageSuppressed(
-        id=str(message_id),
-        contact_id=str(kept),
-        sender_id=str(sender_id),
-        campaign_id=str(campaign_id),
-        enrollment_id=str(enrollment_id),
-        step=step,
-        variant=variant,
-        reason="enrollment_stopped",
-    )
-    return [(event, f"{message_id}.suppressed")]
 
 
 def _overtaken(rows: list[Any], kept: UUID) -> list[Any]:

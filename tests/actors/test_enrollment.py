@@ -24,7 +24,13 @@ from harkara.gateway.protocol import Accepted, Credentials
 from harkara.ids import uuid7
 from harkara.schemas.base import Message
 from harkara.schemas.commands import BulkEnroll, MoveEnrollments, ReachGoal, StartEnrollment, StopEnrollment
-from harkara.schemas.events import EnrollmentBulkDone, EnrollmentCompleted, EnrollmentMoved, EnrollmentStopped
+from harkara.schemas.events import (
+    EnrollmentBulkDone,
+    EnrollmentCompleted,
+    EnrollmentMoved,
+    EnrollmentStopped,
+    MessageSuppressed,
+)
 from harkara.schemas.work import EnrollPage, LaunchAudience, MovePage, StopPage
 from harkara.storage import due, pausing
 from harkara.storage.models import (
@@ -42,7 +48,7 @@ from harkara.storage.storage import Storage
 #: What the actor writes into the outbox, by its subject behind the tenant.
 SAID: dict[str, type[Message]] = {
     type_.subject.partition("{tenant}.")[2]: type_
-    for type_ in (EnrollPage, MovePage, EnrollmentMoved, EnrollmentCompleted)
+    for type_ in (EnrollPage, MovePage, EnrollmentMoved, EnrollmentCompleted, MessageSuppressed)
 }
 
 
@@ -434,6 +440,33 @@ async def test_a_step_that_is_gone_is_not_waited_for(actor: Actor, storage: Stor
     assert row.next_message_id != one.message
     assert await sent_by(storage, parts, one, one.step, one.message) == Done()
     assert parts.sent == []
+
+
+@pytest.mark.parametrize("kind", ["gone", "gone and nothing comes", "kept"])
+@pytest.mark.parametrize("deferred", [True, False])
+async def test_what_waits_of_a_step_that_is_gone_does_not_wait_for_ever(
+    actor: Actor, storage: Storage, one: Enrolled, kind: str, *, deferred: bool
+) -> None:
+    until = datetime.now(UTC) + timedelta(hours=1) if deferred else None
+    async with storage.tenant(one.tenant):
+        await MessageRow.create(
+            id=one.message, contact_id=one.contact, sender_id=one.sender, lane="marketing", to="+919876543210",
+            content={}, status="queued", reason="quiet_hours", due_at=datetime.now(UTC), deferred_until=until,
+            enrollment_id=one.id, campaign_id=one.campaign, step=0,
+        )  # fmt: skip
+        await ContactCampaignProgress.filter(id=one.id).update(deferred_until=until)
+        if kind == "gone and nothing comes":
+            await ContactCampaignProgress.filter(id=one.id).update(started_at=datetime.now(UTC) - timedelta(hours=25))
+    await version(storage, one, ("later", 24, one.step if kind == "kept" else None))
+    told = await move(actor, one)
+    async with storage.tenant(one.tenant):
+        row = await MessageRow.get(id=one.message)
+    if kind == "kept":
+        assert (row.status, told) == ("queued", ["enrollment.moved"])
+        return
+    assert (row.status, row.reason, row.deferred_until) == ("suppressed", "step_removed", None)
+    ends = ["enrollment.completed"] if kind == "gone and nothing comes" else []
+    assert sorted(told) == sorted(["message.suppressed", *ends, "enrollment.moved"])
 
 
 async def test_moving_twice_and_moving_nobody_is_harmless(actor: Actor, storage: Storage, one: Enrolled) -> None:

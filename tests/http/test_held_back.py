@@ -57,6 +57,12 @@ async def alone(acme: Account, storage: Storage, sender: UUID) -> None:
 #: How a number is stopped; the code, the words and what to do, `{}` for its id.
 STOPPED = (
     (by_hand, "number_stopped", "its number is stopped", "POST /senders/{}/resume"),
+    (
+        having(status="paused", status_reason="(#131031) Locked", error_code=131031),
+        "number_stopped",
+        "its number is stopped: (#131031) Locked",
+        "see in the WhatsApp manager why, and ask Meta's support, then POST /senders/{}/resume",
+    ),
     (with_its_tenant, "number_stopped", "its number is stopped: the operator has paused this tenant: unpaid", ASK),
     (alone, "number_stopped", "its number is stopped: paused by the operator: complaints", ASK),
     (

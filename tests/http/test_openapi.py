@@ -97,6 +97,17 @@ def test_every_area_of_a_scope_is_named_where_keys_are_made(document: Any) -> No
     assert set(AREAS) <= told
 
 
+@pytest.mark.parametrize("name", ["NewSender", "PatchTenant"])
+def test_every_field_of_what_is_sent_is_explained_by_itself_or_with_its_body(document: Any, name: str) -> None:
+    schema = document["components"]["schemas"][name]
+    explained = {
+        field
+        for field, one in schema["properties"].items()
+        if any("description" in each for each in (one, *one.get("anyOf", ()))) or f"`{field}`" in schema["description"]
+    }
+    assert schema["properties"].keys() - explained <= {"name", "timezone"}
+
+
 def test_operations_have_names_of_their_own(document: Any) -> None:
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(set(names)) == len(names)

@@ -42,6 +42,7 @@ async def test_a_sender_is_made_shown_changed_and_deleted(acme: Account) -> None
     changed = await acme.call("PATCH", f"/senders/{made['id']}", body={"name": "New", "mps": 20, "status": "paused"})
     assert (changed.body["name"], changed.body["mps"], changed.body["status"]) == ("New", 20, "paused")
     assert await acme.get(f"/senders/{made['id']}") == changed.body
+    assert changed.body["webhook_url"] == made["webhook_url"]
     assert [one["id"] for one in (await acme.get("/senders"))["items"]] == [made["id"]]
     assert (await acme.call("DELETE", f"/senders/{made['id']}")).status == 204
     (await acme.call("GET", f"/senders/{made['id']}")).is_problem(404)

@@ -200,11 +200,12 @@ async def test_a_tenant_is_created_beside_a_running_platform(live: Platform) -> 
     made = f"made-by-hand-{uuid4().hex[:8]}"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "harkara", "tenant", "create", made, "--data", str(live.data)),
-        *("--email", f"owner@{made}.example", "--password", "a long enough password"),
+        *("--email", f"owner@{made}.example"),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=environment(),
     )
-    out, _ = await process.communicate()
+    out, _ = await process.communicate(b"a long enough password\n")
     assert process.returncode == 0
     assert out.decode() == f"tenant {made} is ready; log in as owner@{made}.example\n"
     body = {"email": f"owner@{made}.example", "password": "a long enough password"}
@@ -219,7 +220,7 @@ async def test_a_tenant_is_created_beside_a_running_platform(live: Platform) -> 
         ("A --email nope", "tenant 'A': an id has"),
         (
             "acme --email a@acme.example",
-            "password: is missing, and there is no terminal to ask at: pass it with --pass",
+            "password: is missing: pass it on standard input, or with --password",
         ),
     ],
 )

@@ -91,6 +91,12 @@ def of_one_off(**changed: object) -> Facts:
         ({"enrollment_status": None}, Stale()),
         ({"enrollment_status": None, "message_status": "queued"}, Suppress("enrollment_stopped")),
         ({"expected_message_id": uuid4()}, Stale()),
+        # Moved to a version without its step while it was on its way, and not taken.
+        ({"expected_message_id": uuid4(), "message_status": "queued"}, Suppress("step_removed")),
+        (
+            {"expected_message_id": None, "enrollment_status": "completed", "message_status": "queued"},
+            Suppress("step_removed"),
+        ),
         ({"enrollment_status": "paused"}, Park()),
         ({"campaign_status": "paused"}, Park()),
         ({"campaign_status": "archived"}, Suppress("campaign_inactive", stop="campaign_archived")),
