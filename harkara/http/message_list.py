@@ -62,6 +62,9 @@ LOOK_EVERY = timedelta(milliseconds=20)
 #: What has been due for less than that is on its way: nobody asks for more.
 MOMENT = timedelta(seconds=2)
 
+#: As exactly as WhatsApp tells when something happened.
+A_SECOND = timedelta(seconds=1)
+
 #: When what happened: the column and the status it means, in order.
 MOMENTS: tuple[tuple[str, MessageStatus], ...] = (
     ("created_at", "queued"),
@@ -134,8 +137,13 @@ def _young(id_: UUID, now: datetime) -> bool:
 
 
 def _timeline(message: Message) -> list[Moment]:
-    """In the order in which they must have been: WhatsApp tells whole seconds, so a receipt may seem to come early."""
-    moments = [Moment(at=at, status=status) for name, status in MOMENTS if (at := getattr(message, name)) is not None]
+    """In the order in which they must have been: WhatsApp tells whole seconds, and in its second nothing goes back."""
+    moments = list[Moment]()
+    for name, status in MOMENTS:
+        at: datetime | None = getattr(message, name)
+        if at is not None:
+            before = moments[-1].at if moments else at
+            moments.append(Moment(at=before if timedelta() < before - at < A_SECOND else at, status=status))
     if all(moment.status != message.status for moment in moments):
         moments.append(Moment(at=message.updated_at, status=cast("MessageStatus", message.status)))
     return moments

@@ -628,3 +628,17 @@ async def test_what_stopped_its_enrolment_is_said(
             await ContactCampaignProgress.filter(id=one.id).update(**stopped)
         why = (await acme.get(f"/messages/{id_}"))["why"]
         assert (why["code"], why["text"].endswith(told)) == ("enrollment_stopped", True), why
+
+
+async def test_a_timeline_does_not_go_back_within_whatsapps_second(acme: Account, storage: Storage) -> None:
+    one, id_, second = await enrolled(storage, acme.tenant), uuid7(), datetime(2026, 3, 1, 12, tzinfo=UTC)
+    at = {"created_at": 0.718, "attempted_at": 0.73, "sent_at": 0, "delivered_at": 2, "read_at": 2}
+    when = {name: second + timedelta(seconds=after) for name, after in at.items()}
+    async with storage.tenant(acme.tenant):
+        await Message.create(
+            id=id_, contact_id=one.contact, sender_id=one.sender, lane="utility", to="+919876543210",
+            content={"body": "Hi"}, due_at=second, status="read",
+        )  # fmt: skip
+        await Message.filter(id=id_).update(**when)
+    told = [datetime.fromisoformat(one["at"]) for one in (await acme.get(f"/messages/{id_}"))["timeline"]]
+    assert [(at - second).total_seconds() for at in told] == [0.718, 0.73, 0.73, 2, 2]
