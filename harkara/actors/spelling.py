@@ -14,8 +14,8 @@ import msgspec
 from harkara.bus.messages import Delivery
 from harkara.gateway.told import StatusUpdate, Webhook
 from harkara.schemas.work import Inbound
-from harkara.storage import receiving
-from harkara.values import spellings
+from harkara.storage import lines, receiving
+from harkara.values import line, spellings
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -24,16 +24,20 @@ if TYPE_CHECKING:
 async def respelled(
     con: Connection, webhooks: Sequence[tuple[Delivery[Inbound], Webhook]]
 ) -> list[tuple[Delivery[Inbound], Webhook]]:
-    """The same webhooks with each number as a contact has it, if none has it as WhatsApp writes it."""
-    told = {(d.tenant, f"+{phone}") for d, webhook in webhooks for phone in _phones(webhook)}
-    several = {(tenant, phone): spelled for tenant, phone in told if len(spelled := spellings(phone)) > 1}
+    """The same webhooks with each number as a contact has it; if none has it, as it is told first.
+
+    Whoever may become a contact by it is one person, even if somebody else makes a contact of them at this moment.
+    """
+    told = {(d.tenant, f"+{phone}"): None for d, webhook in webhooks for phone in _phones(webhook)}
+    several = [(tenant, phone) for tenant, phone in told if len(spellings(phone)) > 1]
     if not several:
         return list(webhooks)
-    known = await receiving.known_numbers(con, [(tenant, one) for (tenant, _), two in several.items() for one in two])
-    better = {
-        (tenant, phone): next((one for one in two if (tenant, one) in known), phone)
-        for (tenant, phone), two in several.items()
-    }
+    known = await receiving.as_known(con, several)
+    if unknown := [one for one in several if one not in known]:
+        await lines.claim(con, unknown)
+        known |= await receiving.as_known(con, unknown)
+    first = {(tenant, line(phone)): phone for tenant, phone in reversed(unknown)}
+    better = {(tenant, phone): known.get((tenant, phone)) or first[tenant, line(phone)] for tenant, phone in several}
     return [(d, _with(webhook, d.tenant, better)) for d, webhook in webhooks]
 
 

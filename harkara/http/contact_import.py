@@ -26,7 +26,7 @@ from harkara.http.route import PREFIX
 from harkara.importing.encodings import Shape, known, shape_of
 from harkara.importing.hints import hints
 from harkara.importing.reading import NotAFile, Reader, Row
-from harkara.importing.rows import Meaning
+from harkara.importing.rows import Batch, Meaning
 from harkara.schemas.api import (
     ImportAccepted,
     ImportColumn,
@@ -35,7 +35,6 @@ from harkara.schemas.api import (
     ImportQuery,
     ImportRow,
     Outcome,
-    RowError,
 )
 from harkara.schemas.commands import RunImport
 from harkara.storage import importing
@@ -243,17 +242,20 @@ def _shown(source: Source) -> list[ImportColumn]:
 
 
 async def _store_all(ctx: Context[Any, Any], source: Source) -> Imported:
+    """With an `Idempotency-Key` all pieces are one transaction: so they are taken from the whole file in one order."""
     import_id, done = ctx.new_id(), list[Stored]()
-    async for rows in _pieces(source):
-        found = await asyncio.to_thread(importing.read, rows, source.meaning)
+    found = await asyncio.to_thread(lambda: importing.read(list(source.reader.rows()), source.meaning))
+    rows = importing.in_order(found.rows)
+    for start in range(0, len(rows), CHUNK_ROWS):
+        piece = Batch(rows[start : start + CHUNK_ROWS])
         async with ctx.transaction() as con:
-            done.append(await importing.store(con, ctx.tenant, import_id, found, len(rows), ctx.cause))
+            done.append(await importing.store(con, ctx.tenant, import_id, piece, len(piece.rows), ctx.cause))
             ctx.telling = ctx.telling or done[-1].told
-    errors: list[RowError] = [error for one in done for error in one.errors]
+    errors = sorted([*found.errors, *(error for one in done for error in one.errors)], key=lambda error: error.row)
     return Imported(
         created=sum(one.created for one in done),
         updated=sum(one.updated for one in done),
-        duplicates=sum(one.duplicates for one in done),
+        duplicates=found.duplicates + sum(one.duplicates for one in done),
         opted_out=sum(one.opted_out for one in done),
         errors=errors[:ERRORS_LISTED],
         encoding=source.reader.encoding,

@@ -15,6 +15,7 @@ from uuid import UUID
 from harkara.http.checks import Faults
 from harkara.http.lists import LAST, floor, place_of
 from harkara.schemas.api import ContactFilter, ContactQuery
+from harkara.values import spellings
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -42,8 +43,8 @@ COLUMNS = (
 #: What few contacts have, each with an index of its own: opted out, and no consent.
 RARE = (" and opted_out_at is not null", " and opted_in_at is null")
 
-#: Terms that begin with one of these, in lower case as the database has them.
-_RANGE = "(t.term >= lower({0}::text) and t.term < lower({0}::text) || {1})"
+#: Terms that begin with one of these, in small letters without accents as the database has them.
+_RANGE = "(t.term >= app.folded({0}::text) and t.term < app.folded({0}::text) || {1})"
 
 
 @dataclass(slots=True)
@@ -71,10 +72,10 @@ class Search:
     def __init__(self, tenant: str, filter_: ContactFilter, region: str | None) -> None:
         faults = Faults()
         self._tenant, self._filter = tenant, filter_
+        #: A number that they must have, in any spelling: hardly more than one has.
+        self._phone = None if filter_.phone is None else faults.phone("phone", filter_.phone, region)
         #: Terms that a contact must have.
         self._terms: list[str] = []
-        if filter_.phone is not None:
-            self._terms.append("phone:" + faults.phone("phone", filter_.phone, region).removeprefix("+"))
         self._terms += [_attribute(text, faults) for text in filter_.attribute]
         self._terms += [f"tag:{tag}" for tag in filter_.tag]
         self._since = None if filter_.since is None else floor(faults.instant("since", filter_.since))
@@ -116,13 +117,15 @@ class Search:
 
     def _scans(self, prefix: int | None) -> bool:
         """Whether nothing is asked for that contacts are found by: then the newest of all are looked at."""
-        return not self._terms and prefix is None
+        return not self._terms and prefix is None and self._phone is None
 
     async def _rarest(self, con: Connection) -> int | None:
         """Put the term first that the fewest contacts have.
 
         Returns which prefix even fewer have, so few that all of them can be looked at; None if there is none.
         """
+        if self._phone is not None:
+            return None
         if len(self._terms) > 1 or (self._terms and self._prefixes):
             fewest = await self._sort(con)
         else:
@@ -163,9 +166,12 @@ class Search:
     def _source(self, plan: _Statement, first: UUID, prefix: int | None) -> tuple[str, bool]:
         """The ids, or the contacts, among which to look, newest first; and whether there may be more than may be."""
         tenant, filter_ = self._tenant, self._filter
-        if prefix is not None:
-            ranges = self._ranges(plan, self._prefixes[prefix])
-            ids = f"select distinct t.contact_id as id from contact_terms t where {ranges}"  # noqa: S608
+        if self._phone is not None or prefix is not None:
+            if prefix is None:
+                having = f"app.line({plan.place(tenant)}, {plan.place(self._phone)}) t"
+            else:
+                having = f"contact_terms t where {self._ranges(plan, self._prefixes[prefix])}"
+            ids = f"select distinct t.contact_id as id from {having}"  # noqa: S608
             span = self._between(plan, "id", first)
             return f"select id from ({ids}) t where {span} order by id desc", False  # noqa: S608
         if self._terms:
@@ -179,7 +185,7 @@ class Search:
     def _others(self, plan: _Statement, prefix: int | None) -> list[str]:
         """The conditions that the source leaves."""
         filter_ = self._filter
-        terms = self._terms if prefix is not None else self._terms[1:]
+        terms = self._terms[1:] if prefix is None and self._phone is None else self._terms
         found = [self._has(plan, f"t.term = {plan.place(term)}") for term in terms]
         # A value is cut where terms are: that it is the very one, the contact itself must say.
         found += [_exactly(plan, text) for text in filter_.attribute if len(text.partition(":")[2]) > VALUE]
@@ -235,5 +241,6 @@ def _prefixes(text: str) -> list[list[str]]:
     """What a text stands for: each of its words begins a word of the name, or it begins or ends a phone number."""
     if _PHONE.match(text.strip()):
         digits = re.sub(r"\D", "", text)
-        return [[f"word:{text.strip()[:64]}", f"phone:{digits}", f"enohp:{digits.lstrip('0')[::-1]}"]]
+        numbers = [f"phone:{one.removeprefix('+')}" for one in spellings(f"+{digits}")]
+        return [[f"word:{text.strip()[:64]}", *numbers, f"enohp:{digits.lstrip('0')[::-1]}"]]
     return [[f"word:{word[:64]}"] for word in dict.fromkeys(text.split()[:WORDS])]

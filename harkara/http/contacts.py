@@ -40,10 +40,9 @@ from harkara.schemas.api import (
 from harkara.schemas.commands import EraseContact
 from harkara.schemas.events import ContactOptedIn, ContactOptedOut, EnrollmentStopped
 from harkara.schemas.work import ForgetMedia
-from harkara.storage import dispatching, enrolling, holding, media, opting
+from harkara.storage import dispatching, enrolling, holding, lines, media, opting
 from harkara.storage.models import Contact, ContactMerge, PhoneNumber
 from harkara.storage.opting import Standing, Word
-from harkara.values import line, spellings
 
 if TYPE_CHECKING:
     from harkara.schemas.keywords import Category
@@ -51,17 +50,6 @@ if TYPE_CHECKING:
 
 #: Where a consent came from that was given as a plain `true`.
 SOURCE = "api"
-
-#: Whoever has a line, by the first of these spellings that somebody has.
-OWNER_OF_LINE = """
-select id from (
-  select id, phone from contacts where phone = any ($1::text[])
-  union all select contact_id, phone from phone_numbers where phone = any ($1::text[])) has
-order by array_position($1::text[], has.phone::text) limit 1
-"""
-
-#: No index keeps two spellings of one line apart: whoever gives it to a contact waits for whoever does so just now.
-ONE_LINE = "select pg_advisory_xact_lock(hashtextextended('line ' || $1::text || ' ' || $2::text, 0))"
 
 OWNERS_OF_PHONE = """
 select id from contacts where phone = $1 union all select contact_id from phone_numbers where phone = $1
@@ -96,6 +84,7 @@ async def create(ctx: Context[NewContact, None]) -> ContactShown:
     async with ctx.transaction() as con:
         columns = check_new(ctx, faults, await region(con))
         faults.refuse()
+        await lines.claim(con, [(ctx.tenant, columns["phone"])])
         await refuse_taken(ctx, con, columns["phone"])
         contact = await _saved(con, columns)
         await _remembered(ctx, contact)
@@ -137,12 +126,20 @@ async def change(ctx: Context[PatchContact, None]) -> ContactShown:
     """
     stops = ctx.body.opted_out is True or (ctx.body.opt_outs is not UNSET and any(ctx.body.opt_outs.values()))
     stops = stops or ctx.body.phone is not UNSET  # whoever has the old number next may say STOP at once
+    faults = Faults()
     async with ctx.transaction() as con:
+        changes = check_changes(ctx, faults, None if ctx.body.phone is UNSET else await region(con))
+        faults.refuse()
+        if "phone" in changes:
+            await lines.claim(con, [(ctx.tenant, changes["phone"])])
         if stops:
             await holding.exclude(con, [ctx.id("contact_id")])
         contact = await get(ctx, lock=True)
         before = standing(contact)
-        changes = await _changes(ctx, con, contact)
+        if changes.get("phone", contact.phone) != contact.phone:
+            await refuse_taken(ctx, con, changes["phone"], instead_of=contact.phone)
+        changes |= _consent(ctx.body.consent, contact, ctx.door.clock(), Faults())
+        changes |= _opting(ctx.body, contact, ctx.door.clock())
         try:
             await amend(contact, changes)
         except IntegrityError:
@@ -171,17 +168,6 @@ async def _tell_opting(ctx: Context[Any, Any], con: Connection, contact: Contact
     for row in await enrolling.stop_contacts(con, [(ctx.tenant, contact.id, "opt_out")]):
         stopped = EnrollmentStopped(id=str(row[0]), campaign_id=str(row[2]), contact_id=id_, reason=row[4])
         await ctx.tell(con, stopped, f"{row[0]}.stopped")
-
-
-async def _changes(ctx: Context[PatchContact, None], con: Connection, contact: Contact) -> dict[str, Any]:
-    body, faults = ctx.body, Faults()
-    changes = check_changes(ctx, faults, None if body.phone is UNSET else await region(con))
-    changes |= _consent(body.consent, contact, ctx.door.clock(), Faults())
-    changes |= _opting(body, contact, ctx.door.clock())
-    faults.refuse()
-    if changes.get("phone", contact.phone) != contact.phone:
-        await refuse_taken(ctx, con, changes["phone"], instead_of=contact.phone)
-    return changes
 
 
 def check_changes(ctx: Context[PatchContact, None], faults: Faults, region: str | None) -> dict[str, Any]:
@@ -303,10 +289,11 @@ async def add_phone_number(ctx: Context[NewPhoneNumber, None]) -> PhoneNumberSho
     """
     faults = Faults()
     async with ctx.transaction() as con:
-        contact = await get(ctx, lock=True)
-        before = standing(contact)
         phone = check_phone(ctx, faults, await region(con))
         faults.refuse()
+        await lines.claim(con, [(ctx.tenant, phone)])
+        contact = await get(ctx, lock=True)
+        before = standing(contact)
         await refuse_taken(ctx, con, phone)
         try:
             row = await PhoneNumber.create(contact_id=contact.id, phone=phone, label=ctx.body.label.strip())
@@ -395,10 +382,7 @@ async def region_for(ctx: Context[Any, Any], phone: str) -> str | None:
 
 async def refuse_taken(ctx: Context[Any, Any], con: Connection, phone: str, instead_of: str | None = None) -> None:
     """Raise Problem 409 if a contact has this number, in any spelling, but for the one that it is to replace."""
-    spelled = spellings(phone)
-    if len(spelled) > 1:
-        await con.execute(ONE_LINE, ctx.tenant, line(phone))
-    owner: UUID | None = await con.fetchval(OWNER_OF_LINE, [one for one in spelled if one != instead_of])
+    owner = await lines.owner(con, ctx.tenant, phone, but=instead_of)
     if owner is not None:
         raise taken(owner)
 

@@ -49,6 +49,7 @@ MESSAGES = Searched(
     found_by=("contact_id", "campaign_id", "invoice_id"),
     picked_by=("status", "sender_id", "lane", "reason", "error_code", "to"),
     implied=IMPLIED,
+    phones=("to",),
 )
 
 #: A message younger than this may still be on its way into the table, from any process.

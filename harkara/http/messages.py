@@ -30,7 +30,7 @@ from harkara.storage import pausing
 from harkara.templating import variables
 
 #: All that decides about one message, for many at once (`harkara/http/asking.py`). A phone is a contact's first number
-#: or a further one.
+#: or a further one, in any spelling.
 FACTS = """
 select s.id as sender_id, s.status as sender_status, s.status_reason, s.provider, k.id as contact_id, k.name, k.phone,
        k.locale, k.attributes::text,
@@ -44,8 +44,7 @@ from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text
 left join senders s on s.id = i.sender_id and s.tenant_id || '' = i.tenant_id
 left join lateral (
   select i.contact_id as id where i.contact_id is not null
-  union all select c.id from contacts c where c.tenant_id = i.tenant_id and c.phone = i.phone
-  union all select n.contact_id from phone_numbers n where n.tenant_id = i.tenant_id and n.phone = i.phone
+  union all select l.contact_id from app.line(i.tenant_id, i.phone) l
   limit 1) who on true
 left join contacts k on k.id = who.id and k.tenant_id || '' = i.tenant_id
 left join templates e

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from harkara.http.lists import FIRST, span
+from harkara.values import spellings
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -28,6 +29,8 @@ class Searched:
     found_by: Collection[str]
     picked_by: Collection[str]
     implied: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Columns with phone numbers, which are found in any spelling.
+    phones: Collection[str] = ()
 
 
 class Search:
@@ -53,7 +56,9 @@ class Search:
         self.values.append(value)
         return f"${len(self.values)}"
 
-    def _is(self, name: str, value: object) -> str:
+    def _is(self, name: str, value: Any) -> str:
+        if name in self._where.phones:
+            return f'"{name}" = any ({self._place(list(spellings(value)))}::text[])'
         return f'"{name}" = {self._place(value)}'
 
     @property

@@ -37,7 +37,6 @@ from harkara.schemas.work import Inbound
 from harkara.storage.halting import WAKE_SENDER
 from harkara.storage.holding import Speakers
 from harkara.storage.storage import Storage
-from harkara.values import spellings
 from harkara.vault import Vault
 
 if TYPE_CHECKING:
@@ -322,7 +321,7 @@ def _who_speaks(source: str, body: bytes, at: datetime) -> Speakers:
         return Speakers()
     messages = [one for webhook in found for one in webhook.messages]
     who: list[InboundMessage | Preference] = [*messages, *(one for webhook in found for one in webhook.preferences)]
-    phones = {spelled for one in who if one.phone for spelled in spellings(f"+{one.phone}")}
+    phones = {f"+{one.phone}" for one in who if one.phone}
     users = {one.user_id for one in who if one.user_id}
     return Speakers(sorted(phones), sorted(users), sorted({wamid for _, wamid in quoting(messages)}))
 

@@ -661,9 +661,9 @@ class ContactShown(Shown):
 class ContactFilter(Body):
     """Contacts that have all that is asked for.
 
-    `tag` and `attribute` (`city:Pune`) may be repeated. `phone` is one of their numbers. Each word of `q` begins a word
-    of the name, or `q` is the beginning or the end of a number. `consent` and `opted_out` are how things stand;
-    `since` and `until` are about when they were made.
+    `tag` and `attribute` (`city:Pune`) may be repeated. `phone` is one of their numbers, in any spelling. Each word of
+    `q` begins a word of the name, with or without its accents, or `q` is the beginning or the end of a number.
+    `consent` and `opted_out` are how things stand; `since` and `until` are about when they were made.
     """
 
     tag: list[Tag] = msgspec.field(default_factory=list[str])
@@ -1364,8 +1364,8 @@ class NewMessage(Content, kw_only=True):
 class MessageQuery(Dated):
     """Messages by what they are and what became of them; `since` and `until` are about when they were due.
 
-    `reason` is a code such as `quiet_hours`: docs/why-not-sent.md lists all that policy gives. A page may hold fewer
-    than `limit` although `next` is there: read on.
+    `reason` is a code such as `quiet_hours`: docs/why-not-sent.md lists all that policy gives. `to` is a number in any
+    spelling, or a user id. A page may hold fewer than `limit` although `next` is there: read on.
     """
 
     status: MessageStatus | None = None

@@ -48,8 +48,9 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     reply_to: UUID | None = None
 
 
+#: Who is found by another spelling of their number is written to under their own.
 _RECIPIENTS = """
-select s.id is not null, k.id, coalesce(i.phone, k.phone, k.wa_user_id), k.name, k.locale,
+select s.id is not null, k.id, coalesce(who.phone, i.phone, k.phone, k.wa_user_id), k.name, k.locale,
        coalesce(k.attributes::text, '{}'),
        case when k.id is null and i.phone is not null then app.opted_out(i.tenant_id, i.phone, i.lane)
             else k.opted_out_at is not null or k.opt_outs ? i.lane end,
@@ -58,16 +59,13 @@ from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[]) with ord
      as i (tenant_id, sender_id, contact_id, phone, lane, place)
 left join senders s on s.id = i.sender_id and s.tenant_id || '' = i.tenant_id
 left join lateral (
-  select * from contacts k where k.tenant_id || '' = i.tenant_id and k.id = i.contact_id
+  select c.id, null::text as phone from contacts c where c.tenant_id || '' = i.tenant_id and c.id = i.contact_id
   union all
-  select * from contacts k where k.tenant_id = i.tenant_id and k.phone = i.phone and i.contact_id is null
+  select l.contact_id, l.phone from app.line(i.tenant_id, i.phone) l where i.contact_id is null
   union all
-  select k.* from phone_numbers n join contacts k on k.id = n.contact_id and k.tenant_id = n.tenant_id
-  where n.tenant_id = i.tenant_id and n.phone = i.phone and i.contact_id is null
-  union all
-  select k.* from contact_merges g join contacts k on k.id = g.contact_id and k.tenant_id || '' = g.tenant_id
-  where g.id = i.contact_id and g.tenant_id || '' = i.tenant_id
-  limit 1) k on true
+  select g.contact_id, null from contact_merges g where g.id = i.contact_id and g.tenant_id || '' = i.tenant_id
+  limit 1) who on true
+left join contacts k on k.id = who.id and k.tenant_id || '' = i.tenant_id
 order by i.place
 """
 

@@ -38,8 +38,7 @@ _SHARE = "select pg_advisory_xact_lock_shared($1, bucket) from unnest($2::int[])
 _EXCLUDE = "select pg_advisory_xact_lock($1, bucket) from unnest($2::int[]) bucket"
 
 _WHO = """
-select id from contacts where tenant_id = $1 and phone = any ($2::text[])
-union select contact_id from phone_numbers where tenant_id = $1 and phone = any ($2::text[])
+select l.contact_id from unnest($2::text[]) as said (phone) cross join lateral app.line($1, said.phone) l
 union select id from contacts where tenant_id = $1 and wa_user_id = any ($3::text[])
 union select app.same_line($1, id) from contacts where tenant_id = $1 and wa_user_id = any ($3::text[])
 union select contact_id from messages

@@ -17,9 +17,9 @@ from harkara.importing.rows import SOURCE, Batch, ContactRow, Meaning, batch
 from harkara.schemas.api import RowError
 from harkara.schemas.base import Message
 from harkara.schemas.events import ContactOptedOut, EnrollmentStopped
-from harkara.storage import enrolling, outbox
+from harkara.storage import enrolling, lines, outbox
 from harkara.storage.opting import EVERYTHING, OUT_OF_MARKETING
-from harkara.values import spellings
+from harkara.values import line, spellings
 
 if TYPE_CHECKING:
     from harkara.storage.storage import Connection
@@ -65,11 +65,12 @@ returning id, xmax = 0 as made, phone,
           and (select k.opted_out_at is null from contacts k where k.id = contacts.id) as now_out
 """.replace("{withdrawn}", "excluded.phone = any ($14::text[])")
 
-#: Contacts that have one of these numbers ($2) as their first one, and those that have one of $3 as a further one.
+#: Who has these numbers, how they spell them, and whether it is a further one there: no join, which might begin with
+#: all contacts of the tenant.
 _OWNERS = """
-select phone, contact_id, false as first from phone_numbers where tenant_id = $1 and phone = any ($3::text[])
-union all
-select phone, id, true from contacts where tenant_id = $1 and phone = any ($2::text[])
+select i.phone, l.contact_id, l.phone,
+       l.phone is distinct from (select k.phone from contacts k where k.id = l.contact_id and k.tenant_id || '' = $1)
+from unnest($2::text[]) as i (phone) cross join lateral (select * from app.line($1, i.phone) limit 1) l
 """
 
 #: Numbers that have opted out of what campaigns send, as a contact's or as what is remembered of one that is gone.
@@ -97,12 +98,13 @@ class Stored:
 
 
 async def store(con: Connection, tenant: str, import_id: UUID, found: Batch, rows: int, cause: str) -> Stored:
-    """Write the good rows, in the order of their numbers so that two imports can't block each other.
+    """Write the good rows; in `in_order`, so that two imports can't block each other.
 
     Whoever opts out by it hears nothing more of any campaign, and that is told, as if they had said it themselves.
     """
+    await lines.claim(con, [(tenant, row.phone) for row in found.rows])
     rows_, faults = await respelled(con, tenant, found.rows)
-    good, errors = sorted(rows_, key=lambda row: row.phone), [*found.errors, *faults]
+    good, errors = in_order(rows_), [*found.errors, *faults]
     written = await con.fetch(_STORE, tenant, import_id, *_columns(good)) if good else []
     created = sum(record["made"] for record in written)
     repeated = found.duplicates + len(good) - len(written)
@@ -115,6 +117,14 @@ async def store(con: Connection, tenant: str, import_id: UUID, found: Batch, row
     return Stored(rows, created, len(written) - created, repeated, out, errors, told=bool(out_now))
 
 
+def in_order(rows: Sequence[ContactRow]) -> list[ContactRow]:
+    """These rows as they are written: those of lines that are claimed first, then all others by their numbers.
+
+    A transaction that writes several chunks takes them from all rows of its file in this order.
+    """
+    return sorted(rows, key=lambda row: (len(spellings(row.phone)) == 1, line(row.phone)))
+
+
 async def respelled(
     con: Connection, tenant: str, rows: Sequence[ContactRow]
 ) -> tuple[list[ContactRow], list[RowError]]:
@@ -122,18 +132,13 @@ async def respelled(
 
     A number that is a contact's in just this spelling is that one's.
     """
-    spelled = {row.row: spellings(row.phone) for row in rows}
-    several = [phone for phones in spelled.values() if len(phones) > 1 for phone in phones]
-    everything = [phone for phones in spelled.values() for phone in phones]
-    owners = await con.fetch(_OWNERS, tenant, several, everything)
-    first = {record["phone"] for record in owners if record["first"]}
-    further: dict[str, Any] = {record["phone"]: record["contact_id"] for record in owners if not record["first"]}
+    found = await con.fetch(_OWNERS, tenant, [row.phone for row in rows])
+    owners = {asked: (contact, phone, further) for asked, contact, phone, further in found}
     good, errors = list[ContactRow](), list[RowError]()
     for row in rows:
-        phone = next((one for one in spelled[row.row] if one in first or one in further), row.phone)
-        if phone in further:
-            message = f"is a further number of contact {further[phone]}"
-            errors.append(RowError(row=row.row, path="phone", message=message))
+        contact, phone, further = owners.get(row.phone, (None, row.phone, False))
+        if further:
+            errors.append(RowError(row=row.row, path="phone", message=f"is a further number of contact {contact}"))
         else:
             good.append(row if phone == row.phone else replace(row, phone=phone))
     return good, errors

@@ -16,9 +16,9 @@ UNLINKED = ("scan_qr", "stopped", "failed")
 #: they say; none if the echo's id is known already. WhatsApp may write a number otherwise than it was written to.
 _UNANSWERED = """
 with who as (
-  select id from contacts where tenant_id = $1 and (phone = any (app.spellings($3)) or wa_user_id = $4)
+  select contact_id as id from app.line($1, $3)
   union all
-  select contact_id from phone_numbers where tenant_id = $1 and phone = any (app.spellings($3))
+  select id from contacts where tenant_id = $1 and wa_user_id = $4
   limit 1),
 reached as (
   select m.* from who join messages m on m.tenant_id = $1 and m.contact_id = who.id

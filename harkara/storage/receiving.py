@@ -214,11 +214,9 @@ order by rank limit 1
 
 _BY_USER_ID = 2
 
-_KNOWN_NUMBERS = """
-select i.tenant_id, i.phone from unnest($1::text[], $2::text[]) as i (tenant_id, phone) cross join lateral (
-  select from contacts c where c.tenant_id = i.tenant_id and c.phone = i.phone
-  union all
-  select from phone_numbers p where p.tenant_id = i.tenant_id and p.phone = i.phone) known
+_AS_KNOWN = """
+select i.tenant_id, i.phone, known.phone from unnest($1::text[], $2::text[]) as i (tenant_id, phone)
+cross join lateral (select l.phone from app.line(i.tenant_id, i.phone) l limit 1) known
 """
 
 #: In the order of their ids, so that two who look for each other's don't block each other.
@@ -302,10 +300,10 @@ async def by_number(con: Connection, wanted: Collection[tuple[str, str]]) -> dic
     return {(row[0], row[1]): row[2] for row in rows}
 
 
-async def known_numbers(con: Connection, asked: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of these (tenant, number) that a contact has."""
-    rows = await con.fetch(_KNOWN_NUMBERS, *map(list, zip(*asked, strict=True)))
-    return {(row[0], row[1]) for row in rows}
+async def as_known(con: Connection, asked: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Those of these (tenant, number) that a contact has, and how it spells them."""
+    rows = await con.fetch(_AS_KNOWN, *map(list, zip(*asked, strict=True)))
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
 async def keywords(con: Connection, tenants: Iterable[str]) -> dict[str, str]:

@@ -172,6 +172,43 @@ async def test_a_further_number_in_another_spelling_counts_and_what_was_taken_ba
     assert (made["opted_out_at"], made["opt_outs"]) == (None, [])
 
 
+@pytest.mark.parametrize("erased_first", [False, True])
+async def test_of_a_line_of_two_contacts_the_newest_word_counts_whichever_is_erased(
+    acme: Account, storage: Storage, erased_first: bool
+) -> None:
+    gone, left = [await by_writing_to_us(acme, storage, phone) for phone in SPELLED[0]]
+    for contact in (gone, left) if erased_first else (gone,):
+        await said(storage, acme.tenant, contact, Word("all", True, STOPPED, "asked"))
+    start = Word("all", False, STOPPED + timedelta(seconds=1), "asked")
+    if not erased_first:
+        await said(storage, acme.tenant, left, start)
+    await erased(acme, storage, gone)
+    assert await remembered(storage, acme.tenant) == 0, "whoever is left has the line"
+    assert ((await acme.get(f"/contacts/{left}"))["opted_out_at"] is not None) == erased_first
+    await said(storage, acme.tenant, left, start)
+    again = await by_writing_to_us(acme, storage, SPELLED[0][0])
+    for contact in (left, again):
+        assert (await acme.get(f"/contacts/{contact}"))["opted_out_at"] is None
+
+
+async def test_an_opt_out_of_a_contact_that_is_erased_is_with_who_is_left_of_the_line(
+    acme: Account, storage: Storage
+) -> None:
+    further = a_phone()
+    gone, left = await by_writing_to_us(acme, storage, SPELLED[0][0]), await acme.contact()
+    async with storage.tenant(acme.tenant) as con:
+        add = "insert into phone_numbers (id, tenant_id, contact_id, phone, label) values ($1, $2, $3, $4, '')"
+        await con.execute(add, uuid7(), acme.tenant, UUID(left), SPELLED[0][1])
+        await con.execute(add, uuid7(), acme.tenant, UUID(gone), further)
+    await said(storage, acme.tenant, gone, Word("marketing", True, STOPPED, "asked"))
+    await erased(acme, storage, gone)
+    shown = await acme.get(f"/contacts/{left}")
+    assert [(out["category"], out["source"]) for out in shown["opt_outs"]] == [("marketing", "remembered")]
+    assert await remembered(storage, acme.tenant) == 1, "of the other number, which is nobody's"
+    await erased(acme, storage, left)
+    assert await remembered(storage, acme.tenant) == 3
+
+
 async def test_the_database_spells_numbers_as_we_do(storage: Storage, acme: Account) -> None:
     others = ["+14155550100", "+551134567890", "+5511934567890", "+52551234567", "+5501187654321", "+55118765432100"]
     async with storage.tenant(acme.tenant) as con:
@@ -282,7 +319,8 @@ async def test_a_number_that_is_no_contacts_is_sent_nothing(
     phone = spelled or phone
     wanted = {"sender_id": str(sender), "to": phone, "body": "Hi", "lane": "utility"}
     refused = (await acme.call("POST", "/messages", body=wanted)).is_problem(409)
-    assert refused.body["detail"].startswith("whoever has this number has opted out")
+    who = "this contact" if spelled and known else "whoever has this number"
+    assert refused.body["detail"].startswith(f"{who} has opted out")
     assert (await acme.call("POST", "/messages", body=wanted | {"lane": "otp"})).status == 202
     id_, now = uuid7(), datetime.now(UTC)
     attempts = [

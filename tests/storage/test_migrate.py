@@ -227,6 +227,39 @@ async def test_roles_get_their_password(stack: Urls, database: Database) -> None
         await admin.close()
 
 
+async def test_words_of_names_that_were_there_are_found_without_accents_and_no_table_is_locked(
+    new_database: NewDatabase, stack: Urls
+) -> None:
+    database = await new_database()
+    await migrate(database.owner_url)
+    admin = await asyncpg.connect(stack.database("postgres", database.owner_url.rpartition("/")[2].partition("?")[0]))
+    owner = await asyncpg.connect(database.owner_url)
+    app = await asyncpg.connect(database.app_url)
+    try:
+        await admin.execute(
+            "insert into tenants (id, name) values ('one', 'one'), ('two', 'two');"
+            "insert into contacts (id, tenant_id, name) select app.uuid7(), tenant, 'José Núñez'"
+            " from unnest('{one,two}'::text[]) tenant;"
+            # As they were before; one has the words without accents, too.
+            "delete from contact_terms where tenant_id = 'two';"
+            "insert into contact_terms (tenant_id, term, contact_id)"
+            " select tenant_id, term, id from contacts, unnest('{word:josé,word:núñez,tag:josé}'::text[]) term"
+        )
+        refold = import_module("harkara.storage.migrations.0033_lines").REFOLD
+        async with owner.transaction():
+            await owner.execute(refold)
+            await app.execute("set app.tenant_ids = 'one'; set lock_timeout = '1s'")
+            await app.execute("insert into contacts (id, tenant_id, name) values (app.uuid7(), 'one', 'Zoë')")
+        found = await admin.fetch("select tenant_id, term from contact_terms where term not like '%zo%'")
+        assert sorted(map(tuple, found)) == [
+            (tenant, term) for tenant in ("one", "two") for term in ("tag:josé", "word:jose", "word:nunez")
+        ]
+        assert await owner.fetchval("select current_setting('app.erasing', true)") in (None, "")
+    finally:
+        for con in (admin, owner, app):
+            await con.close()
+
+
 def test_migrations_stand_in_one_line_by_their_numbers() -> None:
     after = {name: import_module(f"harkara.storage.migrations.{name}").Migration.dependencies for name in names()[1:]}
     assert after == {name: [("harkara", before)] for before, name in pairwise(names())}

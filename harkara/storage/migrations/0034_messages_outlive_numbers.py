@@ -7,7 +7,7 @@ from tortoise.migrations import operations as ops
 class Migration(migrations.Migration):
     """What was accepted can always be written down."""
 
-    dependencies = [("harkara", "0032_one_line")]
+    dependencies = [("harkara", "0033_lines")]
     operations: list[ops.Operation] = [
         ops.RunSQL("alter table messages drop constraint messages_sender_id_fk", reverse_sql="")
     ]
