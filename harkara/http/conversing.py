@@ -51,11 +51,19 @@ union all
 select m.wamid from messages m where m.id = $2 and m.tenant_id = $1 and m.contact_id = $4 and m.sender_id = $5
 """  # noqa: S608 - our own words
 
+#: The further number that the contact wrote from last, if it is still one of its: what is answered goes there.
+FURTHER = """
+select n.phone from (
+  select '+' || split_part(payload ->> 'from', '@', 1) as phone from replies
+  where tenant_id = $1 and conversation_id = $2 and payload ? 'from' order by id desc limit 1) r
+join phone_numbers n on n.tenant_id = $1 and n.contact_id = $3 and n.phone = any (app.spellings(r.phone))
+"""
+
 LOCK = "select id from conversations where id = $1 for update"
 
 
 async def reply(ctx: Context[ReplyTo, None]) -> Answer[Accepted | Outcome]:
-    """Answer the contact from the conversation's own number, as a message of the `utility` lane.
+    """Answer the contact from the conversation's own number, as a message of the `utility` lane, where it wrote from.
 
     409 if that number keeps to WhatsApp's 24-hour window, the contact last wrote longer ago, and this is no template.
     It is judged again when the message leaves. 404 if what it quotes is not of this conversation, 409 if that has not
@@ -68,6 +76,7 @@ async def reply(ctx: Context[ReplyTo, None]) -> Answer[Accepted | Outcome]:
             "select \"window\" = 'enforce' from senders where id = $1", conversation.sender_id
         )
         quoted = None if said.reply_to is None else await _quoted(ctx.tenant, con, conversation, said.reply_to)
+        further = await con.fetchval(FURTHER, ctx.tenant, id_, conversation.contact_id)
     if enforces and said.template is None:
         _need_window(conversation.last_inbound_at, ctx.door.clock())
     wanted = NewMessage(
@@ -78,7 +87,7 @@ async def reply(ctx: Context[ReplyTo, None]) -> Answer[Accepted | Outcome]:
         media=said.media,
         interactive=said.interactive,
     )
-    answer = await accept_message(ctx, wanted, quoted)
+    answer = await accept_message(ctx, wanted, quoted, further=further)
     with suppress(Problem):  # it is accepted: that the list is out of order for a while must not have it sent twice
         async with ctx.transaction() as con:
             await con.execute(SAID, id_, uuid7(ctx.door.clock()))

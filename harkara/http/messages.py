@@ -95,9 +95,9 @@ class Quoted(NamedTuple):
 
 
 async def accept_message(
-    ctx: Context[Any, Any], wanted: NewMessage, quoted: Quoted | None = None
+    ctx: Context[Any, Any], wanted: NewMessage, quoted: Quoted | None = None, *, further: str | None = None
 ) -> Answer[Accepted | Outcome]:
-    """Accept this message, whatever the request's own body looks like."""
+    """Accept this message, whatever the request's own body looks like; `further` is one of its contact's numbers."""
     faults = Faults()
     region = None if wanted.to is None else await region_for(ctx, wanted.to)
     content, send_at, to = _checked(ctx, wanted, faults, region)
@@ -117,7 +117,7 @@ async def accept_message(
         sender_id=text_of(sender_id),
         content=content,
         contact_id=None if wanted.contact_id is None else text_of(wanted.contact_id),
-        to=to,
+        to=to or further,
         lane=wanted.lane,
         send_at=send_at,
         delivery=wanted.delivery,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -20,7 +21,13 @@ from harkara.storage.storage import Storage
 
 
 async def writes(
-    storage: Storage, acme: Account, contact: str, sender: str, at: datetime | None = None, wamid: str | None = None
+    storage: Storage,
+    acme: Account,
+    contact: str,
+    sender: str,
+    at: datetime | None = None,
+    wamid: str | None = None,
+    payload: str = "{}",
 ) -> str:
     """The contact writes to the sender, as receipts take it down; gives the conversation's id."""
     at, wamid = at or datetime.now(UTC), wamid or uuid4().hex
@@ -30,7 +37,7 @@ async def writes(
         id_ = uuid7_for(at, acme.tenant, wamid)
         await receiving.reply(
             con,
-            NewReply(id_, acme.tenant, ids[1], ids[0], conversation, wamid, "text", "Open?", "{}", None, at),
+            NewReply(id_, acme.tenant, ids[1], ids[0], conversation, wamid, "text", "Open?", payload, None, at),
         )
     return str(conversation)
 
@@ -163,6 +170,34 @@ async def test_a_reply_goes_out_by_the_conversations_own_number(acme: Account, s
     assert contact in told
     for body in ({}, {"body": "a", "template": {"name": "b"}}, {"body": "x" * 5000}, {"body": "{{ nobody }}"}):
         (await acme.call("POST", f"/conversations/{conversation}/reply", body=body)).is_problem(422)
+
+
+async def test_a_reply_goes_to_the_number_that_the_contact_wrote_from(
+    acme: Account, storage: Storage, live_bus: Bus
+) -> None:
+    sender, contact, now = await acme.sender(), await acme.contact(), datetime.now(UTC)
+    first = (await acme.get(f"/contacts/{contact}"))["phone"]
+    added = {"phone": "+5531987654321", "label": "new"}
+    assert (await acme.call("POST", f"/contacts/{contact}/phone-numbers", body=added)).status == 201
+
+    async def answered() -> str | None:
+        sent = await acme.call("POST", f"/conversations/{conversation}/reply", body={"body": "Yes"})
+        assert sent.status == 202
+        command = await live_bus.js.get_last_msg("COMMANDS", f"t.{acme.tenant}.cmd.message.send")
+        told = json.loads(command.data or b"")
+        assert told["contact_id"] == contact
+        return cast("str | None", told.get("to"))
+
+    for minutes, wrote_from, goes_to in (
+        (5, first.removeprefix("+"), None),  # wherever the contact's first number is by then
+        (4, "553187654321", added["phone"]),  # as WhatsApp writes it
+        (3, "5531987654321@c.us", added["phone"]),
+        (2, "15550100", None),  # no number of the contact's any more
+    ):
+        at = now - timedelta(minutes=minutes)
+        payload = json.dumps({"from": wrote_from})
+        conversation = await writes(storage, acme, contact, sender, at, payload=payload)
+        assert await answered() == goes_to
 
 
 async def test_an_answer_quotes_what_was_said_in_its_conversation_and_nothing_else(
