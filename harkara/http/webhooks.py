@@ -282,7 +282,8 @@ async def _store(ctx: Context[Any, Any], source: Source, name: str, body: bytes,
     except TooMany:
         raise malformed(f"the webhook has more than {MOST_ITEMS} items: Meta's have at most 1,000") from None
     if len(parts) > 1 and (wait_s := ctx.door.crowds.wait_s(source.tenant, len(parts))):
-        raise unavailable("the reading of this tenant's large webhooks", retry_after_s=ceil(wait_s))
+        told = "this tenant's large webhooks are still being read: come back after the seconds that Retry-After says"
+        raise Problem(503, told, headers={"Retry-After": str(ceil(wait_s))})
     outs = [
         Outgoing(
             Inbound(source=name, sender_id=str(source.id), body=msgspec.Raw(part)), source.tenant, str(word), ctx.cause

@@ -147,6 +147,7 @@ async def test_a_crowd_of_one_tenant_is_asked_to_come_back_and_nothing_of_others
     door.crowds.wait_s(acme.tenant, 10_000)
     refused = (await send(api, sender, crowd(0, 120))).is_problem(503)
     assert 900 < int(refused.headers["Retry-After"]) <= 940
+    assert "still being read" in refused.body["detail"]
     assert (await send(api, sender, crowd(0, 50))).status == 200
     elsewhere = await other.sender(app_secret=APP_SECRET)
     assert (await send(api, elsewhere, crowd(0, 120))).status == 200
