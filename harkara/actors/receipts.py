@@ -175,11 +175,14 @@ async def _templates(con: Connection, d: Delivery[Inbound], updates: Sequence[Te
     told: list[Outgoing] = []
     sender_id = UUID(d.message.sender_id)
     for one in updates:
+        at = one.at and min(one.at, d.at)
         if one.status is None:
             await templates.set_quality(
                 con, d.tenant, sender_id, one.name, one.language, quality=one.quality, category=one.category
             )
-        elif await became(con, d.tenant, sender_id, one.name, one.language, one.status, one.reason, d.cause or d.id):
+        elif await became(
+            con, d.tenant, sender_id, one.name, one.language, one.status, one.reason, d.cause or d.id, at
+        ):
             told.append(
                 updated_event(
                     d.tenant, sender_id, one.name, one.language, one.status, one.reason, d.id, d.cause or d.id

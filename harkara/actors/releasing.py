@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -27,13 +28,14 @@ async def became(
     status: str,
     reason: str | None,
     cause: str,
+    at: datetime | None = None,
 ) -> bool:
-    """Note a template's status for all numbers of its account; returns whether that is news.
+    """Note a template's status for all numbers of its account; returns whether that is news. `at` is when, if told.
 
     What waited for it is judged again at once, and an alert that is over with it is told to be. Of one that may be used
     and is new, the account is asked what it is: it may be marketing, and says what it takes.
     """
-    before = await templates.set_status(con, tenant, sender_id, name, language, status, reason)
+    before = await templates.set_status(con, tenant, sender_id, name, language, status, reason, at)
     if status.lower() not in STOPPED:
         for id_ in await templates.unread(con, tenant, before, name, language):
             await outbox.put(con, tenant, SyncTemplates(sender_id=str(id_)), f"sync.{uuid7()}", cause)

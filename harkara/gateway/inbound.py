@@ -8,6 +8,7 @@ are absent are those of Meta's webhook reference (a username contact has no `wa_
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -96,6 +97,7 @@ class _Change(msgspec.Struct):
 
 class _Entry(msgspec.Struct):
     changes: list[_Change] = []
+    time: int | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -145,7 +147,9 @@ def _all_at_once(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
                 webhook.preferences.extend(_preferences(value.user_preferences, names))
                 webhook.messages.extend(filter(None, (call(one, names) for one in value.calls)))
             elif change.field in _OF_TEMPLATES:
-                found.setdefault(None, Webhook()).templates.append(_template(_decode_template(change.value)))
+                found.setdefault(None, Webhook()).templates.append(
+                    _template(_decode_template(change.value), entry.time)
+                )
     return found
 
 
@@ -165,7 +169,7 @@ def _item_by_item(body: bytes | msgspec.Raw) -> dict[str | None, Webhook]:
                 if name in CHANGES_WITH_ITEMS:
                     _read_change(_value(change), f"{at}.", found, rest.unread)
                 elif name in _OF_TEMPLATES:
-                    rest.templates.append(_template(lenient(_value(change), _TemplateValue)))
+                    rest.templates.append(_template(lenient(_value(change), _TemplateValue), entry.get("time")))
     return found
 
 
@@ -198,13 +202,16 @@ def _read_change(value: dict[str, Any], at: str, found: dict[str | None, Webhook
             webhook.messages.extend(filter(None, (call(one, names),)))
 
 
-def _template(value: _TemplateValue) -> TemplateUpdate:
+def _template(value: _TemplateValue, time: object) -> TemplateUpdate:
     reason = value.reason if value.reason not in (None, "", "NONE") else None
     status, quality, category = (
         text.lower() if text else None for text in (value.event, value.new_quality_score, value.new_category)
     )
+    at = None
+    with suppress(ValueError, OverflowError, OSError):
+        at = a_time(str(time))
     return TemplateUpdate(
-        value.message_template_name, value.message_template_language, status, reason, quality, category
+        value.message_template_name, value.message_template_language, status, reason, quality, category, at
     )
 
 

@@ -112,6 +112,8 @@ class TemplateUpdate:
     reason: str | None = None
     quality: str | None = None
     category: str | None = None
+    #: When it happened, if that is told.
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,16 +58,21 @@ numbers as (
 _SET_STATUS = f"""
 with {_NUMBERS},
 before as (
-  select t.sender_id, t.status from templates t join numbers on numbers.id = t.sender_id
+  select t.sender_id, t.status, t.reason from templates t join numbers on numbers.id = t.sender_id
   where t.tenant_id = $1 and t.name = $3 and t.language = $4),
 changed as (
-insert into templates (id, tenant_id, sender_id, name, language, status, reason)
-select app.uuid7(), $1, numbers.id, $3, $4, $5, $6 from numbers
+insert into templates (id, tenant_id, sender_id, name, language, status, reason, status_at)
+select app.uuid7(), $1, numbers.id, $3, $4, $5, $6, $7 from numbers
 on conflict (tenant_id, sender_id, name, language) do update
-set status = excluded.status, reason = excluded.reason, updated_at = now()
-where (templates.status, templates.reason) is distinct from (excluded.status, excluded.reason)
+set status = excluded.status, reason = excluded.reason, status_at = coalesce(excluded.status_at, templates.status_at),
+    updated_at = case when (templates.status, templates.reason) is distinct from (excluded.status, excluded.reason)
+                      then now() else templates.updated_at end
+where ((templates.status, templates.reason) is distinct from (excluded.status, excluded.reason)
+       or excluded.status_at is not null)
+  and (excluded.status_at < templates.status_at) is not true
 returning sender_id)
 select changed.sender_id, before.status from changed left join before on before.sender_id = changed.sender_id
+where (before.status, before.reason) is distinct from ($5::text, $6::text)
 """  # noqa: S608 - our own words
 
 _ALERTED = f"""
@@ -218,13 +223,21 @@ async def stale(con: Connection, most: int, age: timedelta) -> list[tuple[str, U
 
 
 async def set_status(
-    con: Connection, tenant: str, sender_id: UUID, name: str, language: str, status: str, reason: str | None = None
+    con: Connection,
+    tenant: str,
+    sender_id: UUID,
+    name: str,
+    language: str,
+    status: str,
+    reason: str | None = None,
+    at: datetime | None = None,
 ) -> dict[UUID, str | None]:
     """Note a template's status (Meta's words, in any case) for all numbers of its account.
 
-    Returns the numbers for which that is news, with what it was before. A template that isn't known yet becomes so.
+    `at` is when it became so, if a webhook tells that: it is no news if another one has told of a later time. Returns
+    the numbers for which it is news, with what it was before. A template that isn't known yet becomes so.
     """
-    rows = await con.fetch(_SET_STATUS, tenant, sender_id, name, language, status.lower(), reason)
+    rows = await con.fetch(_SET_STATUS, tenant, sender_id, name, language, status.lower(), reason, at)
     return {row[0]: row[1] for row in rows}
 
 

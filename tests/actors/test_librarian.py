@@ -419,6 +419,31 @@ async def test_what_becomes_known_while_the_gateway_is_asked_is_not_forgotten(st
         assert await statuses(con, tenant, sender) == {("a", "en"): "approved", ("new", "en"): "approved"}
 
 
+async def test_news_that_is_told_late_undoes_nothing_that_was_told_of_a_later_time(
+    storage: Storage, tenant: str
+) -> None:
+    sender, now = await number(storage, tenant), datetime.now(UTC)
+
+    async def became(status: str, minutes_ago: float | None) -> bool:
+        at = None if minutes_ago is None else now - timedelta(minutes=minutes_ago)
+        async with storage.batch((tenant,)) as con:
+            return await releasing.became(con, tenant, sender, "a", "en", status, None, "cause", at)
+
+    async def known() -> str:
+        async with storage.batch((tenant,)) as con:
+            return (await statuses(con, tenant, sender))["a", "en"]
+
+    assert await became("APPROVED", 10)
+    assert not await became("APPROVED", 5), "no news, but of a later time"
+    assert not await became("PAUSED", 7), "it was so before"
+    assert await known() == "approved"
+    assert await became("PAUSED", 5), "of one second whatever comes last"
+    assert await became("approved", None), "what a refusal says, or reading them, is of now"
+    assert not await became("PAUSED", 8)
+    assert await became("PAUSED", 1)
+    assert await known() == "paused"
+
+
 async def test_what_is_new_and_may_be_used_is_read_at_once(storage: Storage, tenant: str) -> None:
     """A webhook tells its status alone: not that it is marketing, nor what it takes."""
     known, alone = await number(storage, tenant), await number(storage, tenant, waba_id=None)

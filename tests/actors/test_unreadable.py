@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -122,6 +123,23 @@ async def test_a_new_number_that_is_none_changes_nothing(world: World) -> None:
     assert isinstance(outcome, Drop)
     assert "'12' is no phone number" in outcome.reason
     assert (await world.contact()).phone == before
+
+
+@pytest.mark.parametrize(
+    "times", [(None, None), ("soon", "soon"), (10**15, -1), (4_000_000_000, int(AT.timestamp()) + 1)]
+)
+async def test_news_of_a_template_counts_whatever_time_is_said_of_it(world: World, times: tuple[object, ...]) -> None:
+    """What is said to be of the future is of when it came."""
+    for event, time in zip(("APPROVED", "PAUSED"), times, strict=True):
+        value = {"message_template_name": "a", "message_template_language": "en", "event": event}
+        change = {"field": "message_template_status_update", "value": value}
+        body = json.dumps({"object": "w", "entry": [{"id": "1", "time": time, "changes": [change]}]}).encode()
+        one = world.delivery(value)
+        told = msgspec.structs.replace(one, message=msgspec.structs.replace(one.message, body=msgspec.Raw(body)))
+        assert isinstance(await handled(world, told), Done)
+        async with world.storage.tenant(world.tenant) as con:
+            status = await con.fetchval("select status from templates where sender_id = $1", world.one.sender)
+        assert status == event.lower()
 
 
 async def test_what_is_given_up_holds_nobody_any_more(world: World) -> None:

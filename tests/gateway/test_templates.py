@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -79,7 +81,10 @@ async def test_what_whatsapp_decides_is_told_and_listed(
     await sandbox.put("template", {"waba_id": "42", "name": "offer", "language": "en"} | changed)
     await until(lambda: hook.bodies, "the webhook came")
     assert hook.bad_signatures == 0
-    assert parse(hook.bodies[0])[None].templates == [update]
+    [told] = parse(hook.bodies[0])[None].templates
+    assert replace(told, at=None) == update
+    assert told.at is not None
+    assert abs(told.at - datetime.now(UTC)) < timedelta(minutes=10)
     found = await cloud.templates(credentials, "42")
     assert isinstance(found, list)
     [listed] = found

@@ -56,7 +56,7 @@ class Template(TenantRow):
     """A message template as WhatsApp has it, for one number of the account that it belongs to.
 
     `category`, `status` and `quality` are Meta's own words, in lower case; `reason` says why it may not be used, and
-    `alert_id` names the alert that told so, if one did.
+    `alert_id` names the alert that told so, if one did. `status_at` is when it became so, if a webhook has told it.
     """
 
     sender_id = fields.UUIDField()
@@ -68,6 +68,7 @@ class Template(TenantRow):
     quality = fields.CharField(max_length=16, null=True)
     components: fields.JSONField[list[dict[str, Any]]] = fields.JSONField(default=list)
     alert_id = fields.UUIDField(null=True)
+    status_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "templates"
