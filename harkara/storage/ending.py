@@ -53,11 +53,11 @@ from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenan
 where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition order by 1
 """
 
-#: Which tables' rows keep whose from being deleted, or go with them.
+#: Which tables' rows keep whose from being deleted, go with them, or would be written once more for it.
 _REFER = """
 select child.relname::text, parent.relname::text
 from pg_constraint f join pg_class child on child.oid = f.conrelid join pg_class parent on parent.oid = f.confrelid
-where f.contype = 'f' and f.confdeltype <> 'n' and f.conparentid = 0 and child.oid <> parent.oid
+where f.contype = 'f' and f.conparentid = 0 and child.oid <> parent.oid
 """
 
 _MARK = """
